@@ -1,0 +1,122 @@
+"""Runs stages: under Prefect or as plain Python, each with its tracked run, its line in the log and its result kept.
+
+Owns how a stage is run; flows/full.py owns which stages there are and in which order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from tasks import devices
+from tasks.artifacts import Artifact, ServableModel
+from tasks.config import PipelineConfig
+from tasks.errors import Stopped
+from tasks.store import Store
+from tasks.tracking.tracker import NoTracker, Tracker
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Execution:
+    """One execution of (a part of) the pipeline.
+
+    Attributes:
+        store: where artifacts are published.
+        results: what each stage returned, by stage name, in order.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.store = Store(config.paths.root)
+        self.results: dict[str, Any] = {}
+        self.tracker: Tracker = NoTracker()
+
+    def run(self, goal: Callable[[], T], *, name: str) -> T:
+        """Run ``goal``, which calls :meth:`stage`, as one tracked execution."""
+        self.tracker = _tracker(self.config, name)
+        started = time.monotonic()
+        status = "FAILED"
+        try:
+            result = _as_flow(goal, name) if self.config.orchestrator == "prefect" else goal()
+            status = "FINISHED"
+            return result
+        except (KeyboardInterrupt, Stopped):
+            status = "KILLED"
+            raise
+        finally:
+            self.tracker.finish(status, {"seconds": time.monotonic() - started})
+
+    def stage(self, name: str, work: Callable[..., T], *inputs: Any, **options: Any) -> T:
+        """Run one stage; ``store`` and ``on_metrics`` are added where the stage takes them."""
+        takes = inspect.signature(work).parameters
+        if "store" in takes:
+            options["store"] = self.store
+
+        def tracked(*inputs: Any) -> T:
+            with self.tracker.stage(name) as span:
+                if "on_metrics" in takes:
+                    options["on_metrics"] = span.curve
+                result = work(*inputs, **options)
+                if isinstance(result, Artifact):
+                    span.done(result)
+                return result
+
+        result = (
+            _as_task(tracked, name, self.config)(*inputs) if self.config.orchestrator == "prefect" else tracked(*inputs)
+        )
+        self.results[name] = result
+        return result
+
+    def register(self, model: ServableModel) -> str | None:
+        """Register a released model with its scores under serving.model_name and serving.alias."""
+        report = self.results.get("evaluate")
+        metrics = {"score": report.tuned["value"], "base_score": report.base["value"]} if report else {}
+        return self.tracker.register(model, self.config.serving.model_name, self.config.serving.alias, metrics)
+
+
+def _tracker(config: PipelineConfig, name: str) -> Tracker:
+    if config.tracking.tracker == "none":
+        return NoTracker()
+    from tasks.tracking.mlflow_tracker import MlflowTracker
+
+    settings = config.model_dump(mode="json") | {"versions": devices.versions()}
+    return MlflowTracker(
+        config.tracking,
+        config.paths.root.resolve(),
+        experiment=config.experiment,
+        run_name=f"{name}-{config.method.name}-{config.model.name}",
+        settings=settings,
+    )
+
+
+def _prefect() -> Any:
+    """Prefect, told before its import what this project needs of it."""
+    # its default of 20 s was exceeded on a fresh database of a loaded 2-core machine
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    import prefect
+
+    return prefect
+
+
+def _as_flow(goal: Callable[[], T], name: str) -> T:
+    log.info("starting Prefect (orchestrator=none runs without it)")
+    flow = _prefect().flow(name=f"weitiao-{name}", validate_parameters=False)(goal)
+    return cast(T, flow())
+
+
+def _as_task(work: Callable[..., T], name: str, config: PipelineConfig) -> Callable[..., T]:
+    prefect = _prefect()
+    from prefect.cache_policies import NO_CACHE
+
+    task = prefect.task(name=name, retries=config.retries, retry_delay_seconds=10, cache_policy=NO_CACHE)(work)
+    return cast(Callable[..., T], task)
+

@@ -1,0 +1,115 @@
+"""The whole pipeline: raw files in; a tuned, evaluated, gated, merged, deployed model out.
+
+    plan -> prepare ────┐
+            base_model ─┴-> tokenize -> train -> evaluate -> gate -> merge -> deploy
+
+Each stage is a property of :class:`Pipeline` that names what it needs; asking for one runs what it needs first. Stages
+that are done are taken from the store, so that a second run redoes nothing and a failed one goes on where it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from flows import cli, summary
+from flows.execution import Execution
+from flows.planning import Plan, make_plan
+from tasks import devices
+from tasks.artifacts import BaseModelArtifact, Checkpoints, Dataset, EvalReport, ServableModel, TokenizedDataset
+from tasks.config import PipelineConfig
+from tasks.data.stage import prepare, question
+from tasks.evaluation.gate import Decision
+from tasks.evaluation.stage import evaluate, gate
+from tasks.export.stage import merge
+from tasks.models.stage import base_model, tokenize
+from tasks.serving.release import Release
+from tasks.serving.stage import champion, deploy
+from tasks.training.stage import train
+
+
+class Pipeline:
+    """The DAG."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.execution = Execution(config)
+        self._run = self.execution.stage
+        self._device = devices.resolve_device(config.hardware.device)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self._run("plan", make_plan, self.config)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return self._run("prepare", prepare, self.config.data)
+
+    @cached_property
+    def base(self) -> BaseModelArtifact:
+        return self._run("base_model", base_model, self.config.model)
+
+    @cached_property
+    def tokens(self) -> TokenizedDataset:
+        return self._run("tokenize", tokenize, self.config.tokenization, self.dataset, self.base)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        c = self.config
+        return self._run("train", train, c.training, c.method, c.hardware, self.tokens, self.base)
+
+    @cached_property
+    def report(self) -> EvalReport:
+        c = self.config
+        limits = {"max_prompt_tokens": c.tokenization.max_prompt_tokens}
+        where = {"device": self._device, "dtype": devices.dtype(c.training.precision, self._device)}
+        return self._run("evaluate", evaluate, c.evaluation, self.dataset, self.base, self.checkpoints, **limits, **where)
+
+    @cached_property
+    def decision(self) -> Decision:
+        c = self.config
+        return self._run("gate", gate, c.evaluation.gate, self.report, champion=champion(c.paths.root))
+
+    @cached_property
+    def model(self) -> ServableModel:
+        c = self.config
+        inputs = (self.dataset, self.base, self.checkpoints, self.report)
+        return self._run("merge", merge, c.export, c.tokenization, self._device, *inputs)
+
+    @cached_property
+    def release(self) -> Release:
+        c = self.config
+        return self._run(
+            "deploy",
+            deploy,
+            c.serving,
+            self.model,
+            evaluation=self.report.path,
+            root=c.paths.root,
+            question=question(self.dataset),
+            register=self.execution.register,
+            device=self._device,
+            dtype=devices.dtype(c.training.precision, self._device),
+        )
+
+
+def full(pipeline: Pipeline) -> None:
+    """Everything in order; a model that the gate refuses goes no further."""
+    for stage in ("plan", "dataset", "base", "tokens", "checkpoints", "report"):
+        getattr(pipeline, stage)
+    if pipeline.decision.promoted:
+        _ = pipeline.model, pipeline.release
+
+
+def run(config: PipelineConfig, goal: Callable[[Pipeline], Any] = full, name: str = "full") -> dict[str, Any]:
+    """Run a goal of the pipeline; returns the JSON of ``output=json``."""
+    pipeline = Pipeline(config)
+    pipeline.execution.run(lambda: goal(pipeline), name=name)
+    if name == "full":
+        return summary.of_pipeline(pipeline.execution.results, how_to_open=pipeline.execution.tracker.how_to_open)
+    return summary.of_stage(list(pipeline.execution.results.values())[-1])
+
+
+if __name__ == "__main__":
+    cli.main(run, verb="full", show=summary.shown)

@@ -1,0 +1,119 @@
+"""The plan: what a run would use and need, checked before anything long starts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks import devices
+from tasks.config import PipelineConfig
+from tasks.data.stage import inputs as data_files
+from tasks.errors import ResourceError
+from tasks.models import resolving
+from tasks.serving.stage import check_port
+from tasks.training import memory
+
+log = logging.getLogger(__name__)
+_GIB = 1 << 30
+
+
+class Plan(BaseModel):
+    """What was found.
+
+    Attributes:
+        device, precision: as resolved.
+        model: the folder or file of the base model.
+        data: the data files that will be read, by split.
+        parameters, trainable: of the model, and about how many the method trains.
+        training_bytes: estimated memory of one training process; available_bytes: what its device has.
+        disk_bytes: estimated disk that checkpoints, merged model and copies take; disk_free_bytes.
+        facts: of the machine.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    device: str
+    precision: str
+    model: str
+    data: dict[str, list[str]]
+    parameters: int
+    trainable: int
+    training_bytes: int
+    available_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    facts: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def make_plan(config: PipelineConfig) -> Plan:
+    """Look at every input and at the machine.
+
+    Raises:
+        UserError: an input is missing or unusable.
+        ResourceError: no such device, the port is busy, or the disk is too small.
+    """
+    device = devices.resolve_device(config.hardware.device)
+    precision = devices.resolve_precision(config.training.precision, device)
+    data = data_files(config.data)
+    place = resolving.locate(config.model)
+    if place.is_dir():
+        resolving.model_files(place)
+        shape = resolving.shape_facts(place)
+    else:  # a GGUF file: four bits a weight, whatever its shape turns out to be
+        shape = {"parameters": place.stat().st_size * 2, "bytes": place.stat().st_size, "hidden_size": 0, "layers": 0}
+        shape |= {"vocabulary": 0, "context_tokens": 0}
+    check_port(config.serving, root=config.paths.root)
+    facts = devices.facts(config.paths.root.resolve())
+    trainable = memory.trainable_parameters(shape, config.method.model_dump())
+    per_device = -(-config.training.batch_size // config.hardware.processes)
+    needed = memory.estimate(
+        shape,
+        trainable=trainable,
+        rows=min(config.training.micro_batch_size or per_device, per_device),
+        tokens=config.tokenization.max_prompt_tokens + config.tokenization.max_reply_tokens,
+        precision=precision,
+        gradient_checkpointing=config.training.gradient_checkpointing,
+    ).total
+    available = min(gpu["bytes"] for gpu in devices.gpus()) if device == "cuda" else facts["memory_bytes"]
+    disk = shape["parameters"] * 4 + trainable * 12 * (config.training.save_total_limit + 2)
+    if disk > facts["disk_free_bytes"]:
+        raise ResourceError(
+            f"paths.root={config.paths.root}: about {disk / _GIB:.1f} GiB needed, {facts['disk_free_bytes'] / _GIB:.1f} "
+            "free; free some, or set paths.root to another disk"
+        )
+    log.info(
+        "plan: %s, %s on %s; model %s (%.1f M parameters, about %.2f M trained); training about %.1f of %.1f GiB",
+        config.method.name,
+        precision,
+        device,
+        config.model.name,
+        shape["parameters"] / 1e6,
+        trainable / 1e6,
+        needed / _GIB,
+        available / _GIB,
+    )
+    if needed > available:
+        log.warning(
+            "plan: the estimate of %.1f GiB is more than the %.1f GiB there are: lower training.micro_batch_size or the "
+            "lengths in tokenization, or use method=lora",
+            needed / _GIB,
+            available / _GIB,
+        )
+    return Plan(
+        device=device,
+        precision=precision,
+        model=str(place),
+        data=data,
+        parameters=shape["parameters"],
+        trainable=trainable,
+        training_bytes=needed,
+        available_bytes=available,
+        disk_bytes=disk,
+        disk_free_bytes=facts["disk_free_bytes"],
+        facts=facts,
+    )

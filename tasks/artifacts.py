@@ -1,0 +1,164 @@
+"""The typed records that pass between stages: a folder, a fingerprint and small facts; never rows or tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Artifact(BaseModel):
+    """What a stage leaves in the store.
+
+    Attributes:
+        path: its folder.
+        fingerprint: sha256 (hex) of its identity.
+        reused: it was in the store already.
+        seconds: how long this run worked on it (0 when reused).
+    """
+
+    stage: ClassVar[str]
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    path: Path
+    fingerprint: str
+    reused: bool = False
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The stage's JSON for ``output=json``: path, fingerprint, reused, seconds and the facts."""
+        return self.model_dump(mode="json")
+
+
+class Dataset(Artifact):
+    """``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` (tasks.conversation.Row), ``report.json``, ``dropped.jsonl``.
+
+    Attributes:
+        source: name of the source module that read it.
+        rows: the row account {"read": n, "kept": n, "dropped": {reason: n}}; read = kept + all dropped.
+        splits: rows per split {"train": n, "validation": n, "test": n}.
+        tasks: rows per task name over all splits.
+    """
+
+    stage: ClassVar[str] = "prepare"
+
+    source: str
+    rows: dict[str, Any]
+    splits: dict[str, int]
+    tasks: dict[str, int]
+
+
+class BaseModelArtifact(Artifact):
+    """The resolved base model: native safetensors weights, configuration and tokenizer.
+
+    Attributes:
+        weights: the folder that transformers loads; the artifact's own, or the user's where it is native already.
+        family: name of the family module that renders dialogues for it.
+        parameters: how many.
+        bytes: size of its weight files.
+        hidden_size, layers, vocabulary, context_tokens: its shape, for memory estimates.
+    """
+
+    stage: ClassVar[str] = "base_model"
+
+    weights: Path
+    family: str
+    parameters: int
+    bytes: int
+    hidden_size: int
+    layers: int
+    vocabulary: int
+    context_tokens: int
+
+
+class TokenizedDataset(Artifact):
+    """``<split>.safetensors`` with flat token ids, learn mask and row offsets, rendered for one base model.
+
+    Attributes:
+        rows: rows per split that can be learned from.
+        tokens: {"train": n, "train_learned": n, ...}.
+        longest: tokens of the longest row.
+        dropped: rows left out {reason: n}; truncated: rows cut to the length limit.
+    """
+
+    stage: ClassVar[str] = "tokenize"
+
+    rows: dict[str, int]
+    tokens: dict[str, int]
+    longest: int
+    dropped: dict[str, int]
+    truncated: int
+
+
+class Checkpoints(Artifact):
+    """``checkpoints/step-N/`` of one training run, ``metrics.jsonl`` and ``result.json``.
+
+    Attributes:
+        steps: the checkpoints kept, ascending.
+        method: name of the method module.
+        trainable, total: parameters.
+        train_loss: mean token loss of the last logged interval; validation_loss: of the last evaluation, if any.
+        tokens_per_second: median over the run, all tokens of the batches.
+        peak_memory_bytes: of the training process.
+        train_seconds: time in the loop.
+    """
+
+    stage: ClassVar[str] = "train"
+
+    steps: list[int]
+    method: str
+    trainable: int
+    total: int
+    train_loss: float
+    validation_loss: float | None
+    tokens_per_second: float
+    peak_memory_bytes: int
+    train_seconds: float
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+
+class EvalReport(Artifact):
+    """``predictions/*.jsonl``, ``report.json``, ``report.md`` and plots.
+
+    Attributes:
+        headline: name of the number that decides ("score": mean of the tasks' primary metrics, 0-1).
+        chosen_step: the checkpoint chosen on validation.
+        base: the untouched model's headline on test; tuned: the chosen checkpoint's; with 95 % intervals.
+        difference: tuned - base with its paired interval {"value", "low", "high"}.
+        baselines: headline of trivial answers {"majority": x, "copy": x}.
+    """
+
+    stage: ClassVar[str] = "evaluate"
+
+    headline: str
+    chosen_step: int
+    base: dict[str, float]
+    tuned: dict[str, float]
+    difference: dict[str, float]
+    baselines: dict[str, float]
+    rows: int
+
+
+class ServableModel(Artifact):
+    """What a server loads: ``model/`` (merged weights with tokenizer), or ``adapter/`` beside the base it needs.
+
+    Attributes:
+        form: "merged", or "base+adapter" for methods that cannot merge.
+        model: folder of the weights to load (merged, or the base).
+        adapter: folder of the adapter for "base+adapter", else None.
+        family: renderer of dialogues.
+        max_logit_difference: largest |logit| difference of the reloaded model against base + adapter.
+        check_tokens: greedy tokens compared; all were equal.
+    """
+
+    stage: ClassVar[str] = "merge"
+
+    form: str
+    model: Path
+    adapter: Path | None
+    family: str
+    max_logit_difference: float
+    check_tokens: int

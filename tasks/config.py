@@ -1,0 +1,180 @@
+"""The whole configuration: the stages' own sections, composed, and the rules that hold across them.
+
+Every problem is collected and shown at once, as ``key=value: what is wrong; what is allowed``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SerializeAsAny, ValidationError
+
+from tasks import plugins
+from tasks.data.source import SourceConfig
+from tasks.errors import ConfigError
+from tasks.evaluation.config import EvaluationConfig
+from tasks.export.config import ExportConfig
+from tasks.methods._method import MethodConfig
+from tasks.models.config import ModelConfig, TokenizationConfig
+from tasks.schema import How, Section
+from tasks.serving.config import ServingConfig
+from tasks.tracking.config import TrackingConfig
+from tasks.training.config import HardwareConfig, TrainingConfig
+
+_SECRET = re.compile(r"token\b|secret|passw|api[_-]?key$|authorization", re.IGNORECASE)
+#: Sections whose schema is a plug-in's: section -> (the key that names it, package of the plug-ins).
+_PLUGGED = {"data": ("source", "tasks.data.sources"), "method": ("name", "tasks.methods")}
+
+
+class PathsConfig(Section):
+    """Where things are written."""
+
+    root: Path = How(Path("runs"), doc="Folder of all artifacts, records and the tracking database.")
+
+
+class PipelineConfig(Section):
+    """One experiment."""
+
+    experiment: str = How(doc="Name of the experiment in MLflow; the configuration's name unless set.")
+    orchestrator: Literal["prefect", "none"] = How(
+        "prefect", doc="prefect: a flow with a task a stage, with or without a server; none: plain Python."
+    )
+    retries: int = How(0, ge=0, le=10, doc="How often Prefect tries a failed stage again; finished work is kept.")
+    output: Literal["text", "json"] = How("text", doc="json: one JSON object as the last line of standard output.")
+    paths: PathsConfig = How(default_factory=PathsConfig, doc="Where things are written.")
+    data: SerializeAsAny[SourceConfig] = How(doc="The data source.")
+    model: ModelConfig = How(doc="The base model.")
+    method: SerializeAsAny[MethodConfig] = How(doc="The fine-tuning method.")
+    tokenization: TokenizationConfig = How(default_factory=TokenizationConfig, doc="Lengths in tokens.")
+    training: TrainingConfig = How(default_factory=TrainingConfig, doc="How the model learns.")
+    hardware: HardwareConfig = How(default_factory=HardwareConfig, doc="Where the work runs.")
+    evaluation: EvaluationConfig = How(default_factory=EvaluationConfig, doc="How models are scored, and the gate.")
+    export: ExportConfig = How(default_factory=ExportConfig, doc="How the tuned model is written.")
+    serving: ServingConfig = How(default_factory=ServingConfig, doc="How the model is served.")
+    tracking: TrackingConfig = How(default_factory=TrackingConfig, doc="Where runs are recorded.")
+
+
+def parse(values: Mapping[str, Any]) -> PipelineConfig:
+    """Validate a composed configuration.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    problems: list[str] = []
+    sections: dict[str, Any] = {}
+    for name, value in values.items():
+        field = PipelineConfig.model_fields.get(name)
+        if field is None:
+            problems.append(_unknown(name, list(PipelineConfig.model_fields)))
+        elif name in _PLUGGED:
+            sections[name] = _collect(problems, name, lambda n=name, v=value: _plugged(n, v))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            kind = field.annotation
+            sections[name] = _collect(problems, name, lambda k=kind, v=value: k.model_validate(v or {}), kind)
+        else:
+            sections[name] = value
+    if not problems:
+        config = _collect(problems, "", lambda: PipelineConfig(**sections), PipelineConfig)
+        if config is not None:
+            problems += _across(config)
+            if not problems:
+                return config  # type: ignore[no-any-return]
+    raise ConfigError(problems)
+
+
+def _plugged(name: str, value: Any) -> Section:
+    key, package = _PLUGGED[name]
+    chosen = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(chosen, str):
+        known = ", ".join(plugins.names(package))
+        raise ConfigError(f"{name}.{key}={chosen!r}: must name one of: {known}")
+    kind = plugins.load(package, chosen, key=f"{name}.{key}").Config
+    try:
+        return kind.model_validate(value)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise ConfigError(list(_lines(error, name, kind))) from error
+
+
+def _collect(problems: list[str], name: str, make: Callable[[], Any], kind: type[Section] | None = None) -> Any:
+    try:
+        return make()
+    except ConfigError as error:
+        problems += error.problems
+    except ValidationError as error:
+        assert kind is not None
+        problems += _lines(error, name, kind)
+    return None
+
+
+def _lines(error: ValidationError, prefix: str, kind: type[Section]) -> Iterator[str]:
+    """One line a problem; a field that is a union gives its problems once."""
+    seen = set()
+    for problem in error.errors():
+        place = [str(p) for p in problem["loc"]]
+        if problem["type"] != "extra_forbidden":
+            place = _without_union_tags(place, kind)
+        key = ".".join(filter(None, [prefix, *place]))
+        if key in seen:
+            continue
+        seen.add(key)
+        if problem["type"] == "extra_forbidden":
+            yield _unknown(key, _siblings(kind, place))
+        elif problem["type"] == "missing":
+            yield f"{key}: must be set"
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(problem["input"], Mapping) else f"={_shown(key, problem['input'])}"
+            yield f"{key}{shown}: {text[0].lower()}{text[1:]}" if key else text
+
+
+def _without_union_tags(place: list[str], kind: type[Section]) -> list[str]:
+    """pydantic adds the union's member to the place of a problem; the user typed only the field's name."""
+    kept: list[str] = []
+    fields: Any = kind.model_fields
+    for part in place:
+        if fields is None or part not in fields:
+            break
+        kept.append(part)
+        annotation = fields[part].annotation
+        fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    return kept or place
+
+
+def _siblings(kind: type[Section], place: list[str]) -> list[str]:
+    for part in place[:-1]:
+        annotation = kind.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            return []
+        kind = annotation
+    return list(kind.model_fields)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    return f"{key}: unknown key; {plugins.nearest(key.rpartition('.')[2], known)}"
+
+
+def _shown(key: str, value: Any) -> str:
+    return "<hidden>" if _SECRET.search(key) else repr(value)
+
+
+def _across(config: PipelineConfig) -> Iterator[str]:
+    """Rules that no section can check alone."""
+    training, processes = config.training, config.hardware.processes
+    if config.method.name == "ptuning_v2" and training.gradient_checkpointing:
+        yield (
+            "training.gradient_checkpointing=True: not with method=ptuning_v2 (its prefix is a cache, which checkpointing "
+            "cannot keep); set training.gradient_checkpointing=false and lower training.micro_batch_size instead"
+        )
+    if training.batch_size < processes:
+        yield (
+            f"training.batch_size={training.batch_size}: fewer rows than hardware.processes={processes}; "
+            f"at least {processes}"
+        )
+    if config.evaluation.max_new_tokens < config.tokenization.max_reply_tokens:
+        yield (
+            f"evaluation.max_new_tokens={config.evaluation.max_new_tokens}: shorter than the replies that are learned; "
+            f"at least tokenization.max_reply_tokens={config.tokenization.max_reply_tokens}"
+        )

@@ -1,0 +1,106 @@
+"""The one in-memory form of a dialogue, and of a data row that holds one.
+
+Owns what a message is and how a row is written to a data set's JSONL; does not know templates or tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Role = Literal["system", "user", "assistant", "observation"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. ``learn`` is None for the role's default: assistant turns are learned, others are not.
+
+    ``metadata`` is what ChatGLM3 writes behind the role token (a tool's name); empty for plain turns.
+    """
+
+    role: Role
+    content: str
+    learn: bool | None = None
+    metadata: str = ""
+
+    @property
+    def learned(self) -> bool:
+        return self.role == "assistant" if self.learn is None else self.learn
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a data set: a dialogue that ends with the reply to learn or to predict.
+
+    Attributes:
+        id: unique within its split; names the source file and line or the row's own id.
+        messages: the dialogue; the last one is the assistant's reference reply.
+        task: name of the task that the row belongs to ("CHIP-CTC", "triples", "chat"); decides tables.
+        metric: name of the metric module that scores it ("classification", "triples", "generation", ...).
+        fields: the row's own further fields, kept for scoring (answer_choices, sample_id, references).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    task: str
+    metric: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Everything before the last reply."""
+        return self.messages[:-1]
+
+    @property
+    def reference(self) -> str:
+        """The text of the last reply."""
+        return self.messages[-1].content
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "task": self.task,
+            "metric": self.metric,
+            "messages": [_message_json(m) for m in self.messages],
+            **({"fields": self.fields} if self.fields else {}),
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Row:
+        return Row(
+            id=value["id"],
+            messages=tuple(Message(**m) for m in value["messages"]),
+            task=value["task"],
+            metric=value["metric"],
+            fields=value.get("fields", {}),
+        )
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    value: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.learn is not None:
+        value["learn"] = message.learn
+    if message.metadata:
+        value["metadata"] = message.metadata
+    return value
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows as JSONL (UTF-8, LF); returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read rows that :func:`write_rows` wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Row.from_json(json.loads(line))

@@ -1,0 +1,90 @@
+"""PromptCBLUE rows: {"input", "target", "answer_choices", "task_type", "task_dataset", "sample_id"}.
+
+A row's task and metric come from ``task_dataset``. Texts are kept as they are, edge spaces and entities included.
+
+Source: the files of michael-wzhu/PromptCBLUE (toy_examples) and their documentation, which calls task_type "type".
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from tasks.conversation import Row
+from tasks.data import columns
+from tasks.data.source import DataFile, Entry, SourceConfig, Unusable, entries, single_turn
+from tasks.schema import Field
+
+_CLASSIFICATION = ("CHIP-CTC", "CHIP-STS", "KUAKE-QIC", "KUAKE-QQR", "KUAKE-QTR", "KUAKE-IR", "IMCS-V2-DAC")
+_EXTRACTION = (
+    "CMeEE-V2",
+    "CMeEE",
+    "CMeIE",
+    "CMeIE-V2",
+    "CHIP-CDN",
+    "CHIP-CDEE",
+    "CHIP-MDCFNPC",
+    "IMCS-V2-NER",
+    "IMCS-V2-SR",
+    "CMedCausal",
+    "Text2DT",
+)
+_GENERATION = ("IMCS-V2-MRG", "MedDG")
+METRICS = {
+    **dict.fromkeys(_CLASSIFICATION, "classification"),
+    **dict.fromkeys(_EXTRACTION, "extraction"),
+    **dict.fromkeys(_GENERATION, "generation"),
+}
+
+
+class Config(SourceConfig):
+    """PromptCBLUE's instruction rows."""
+
+    source: Literal["promptcblue"] = "promptcblue"
+    prompt_column: str = Field("input", doc="Column of the whole prompt, options included.")
+    response_column: str = Field("target", doc="Column of the answer.")
+
+
+def read(file: DataFile, config: Config) -> Iterator[Entry]:
+    """One entry a record; rows without prompt or answer are dropped with that reason."""
+    return entries(file, lambda record, row_id: (_row(record, row_id, config), ""))
+
+
+def _row(record: dict[str, Any], row_id: str, config: Config) -> Row:
+    task = record.get("task_dataset")
+    if not isinstance(task, str) or not task:
+        raise Unusable("no task_dataset")
+    if task not in METRICS:
+        raise Unusable("unknown task_dataset", detail=f"known: {', '.join(sorted(METRICS))}", task=task[:40])
+    try:
+        prompt, (answer, *_) = columns.pair(record, config)
+    except Unusable as error:
+        raise Unusable(error.reason, detail=error.detail, task=task) from error
+    if not prompt.strip():
+        raise Unusable("empty prompt", task=task)
+    if not answer.strip():
+        raise Unusable("empty target", task=task)
+    fields = {
+        "answer_choices": _choices(record.get("answer_choices"), task),
+        "sample_id": record.get("sample_id"),
+        "task_type": record.get("task_type", record.get("type")),
+    }
+    if isinstance(record.get("unseen_entities"), bool):
+        fields["unseen_entities"] = record["unseen_entities"]
+    kept = {name: value for name, value in fields.items() if value is not None}
+    return Row(row_id, single_turn(prompt, answer, config.system_prompt), task, METRICS[task], kept)
+
+
+def _choices(value: Any, task: str) -> list[str] | None:
+    """The options as a list; some copies hold the list as text."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise Unusable("answer_choices is not a list", task=task) from None
+    if not value:
+        return None
+    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
+        raise Unusable("answer_choices is not a list", task=task)
+    return value

@@ -1,0 +1,36 @@
+"""Saving and loading a subset of a model's own parameters, for methods that train them in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import ModelError
+
+FILE = "trainable.safetensors"
+
+
+def save_trainable(model: Any, folder: Path) -> None:
+    """Write every parameter that requires a gradient, under its name in the model."""
+    from safetensors.torch import save_file
+
+    tensors = {name: p.detach().contiguous().cpu() for name, p in model.named_parameters() if p.requires_grad}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+
+
+def load_trainable(model: Any, folder: Path) -> None:
+    """Overwrite the named parameters of ``model`` with the saved ones.
+
+    Raises:
+        ModelError: a saved name or shape is not the model's: another base model.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in load_file(folder / FILE).items():
+            if name not in own or own[name].shape != tensor.shape:
+                raise ModelError(f"{folder / FILE}: tensor {name} {tuple(tensor.shape)} does not fit the base model")
+            own[name].copy_(tensor.to(own[name].dtype))

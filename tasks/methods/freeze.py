@@ -1,0 +1,57 @@
+"""Freeze: train the last layers of the model itself, all else stays. Only the trained tensors are saved.
+
+Source: the freeze mode of liucongg/ChatGLM-Finetuning (last five layers of ChatGLM-6B).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.errors import ConfigError, ModelError
+from tasks.methods._method import MethodConfig
+from tasks.methods._tensors import load_trainable, save_trainable
+from tasks.schema import Field
+
+MERGES = True
+
+
+class Config(MethodConfig):
+    name: Literal["freeze"]
+    trainable_layers: int = Field(5, ge=1, doc="How many of the last layers are trained.")
+
+
+def attach(model: Any, config: Config) -> Any:
+    layers = layer_list(model)
+    if config.trainable_layers > len(layers):
+        raise ConfigError(f"method.trainable_layers={config.trainable_layers}: the model has {len(layers)} layers")
+    model.requires_grad_(False)
+    for layer in layers[-config.trainable_layers :]:
+        layer.requires_grad_(True)
+    return model
+
+
+def layer_list(model: Any) -> Any:
+    """The model's list of transformer layers: the one module list as long as its configuration says."""
+    from torch.nn import ModuleList
+
+    depth = model.config.num_hidden_layers
+    lists = [m for m in model.modules() if isinstance(m, ModuleList) and len(m) == depth]
+    if not lists:
+        raise ModelError(f"{type(model).__name__}: no list of {depth} layers found; method freeze cannot be used on it")
+    return lists[0]
+
+
+def save(model: Any, folder: Path) -> None:
+    save_trainable(model, folder)
+
+
+def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
+    if trainable:
+        model = attach(model, config)
+    load_trainable(model, folder)
+    return model
+
+
+def merge(model: Any) -> Any:
+    return model

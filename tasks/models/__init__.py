@@ -1,0 +1,1 @@
+"""Base models: resolving, converting, rendering, tokenising and loading them."""

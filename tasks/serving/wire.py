@@ -1,0 +1,249 @@
+"""The wire format: which requests are accepted, and what replies, streamed chunks and errors look like.
+
+Every field of a request is honoured or refused by name, none is dropped silently; a null field is not given.
+Source: OpenAI API reference, chat completions (request, response object, streamed chunk object, errors).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError, from_json
+
+from tasks import plugins
+from tasks.conversation import Message
+from tasks.serving.engine import FinishReason, Sampling
+
+#: Fields that the API has and this server does not: refused with this reason rather than as a typing error.
+UNSUPPORTED = {
+    "tools": "tool calls are not supported",
+    "tool_choice": "tool calls are not supported",
+    "parallel_tool_calls": "tool calls are not supported",
+    "functions": "function calls are not supported",
+    "function_call": "function calls are not supported",
+    "response_format": "constrained output is not supported",
+    "logprobs": "log probabilities are not supported",
+    "top_logprobs": "log probabilities are not supported",
+    "logit_bias": "logit bias is not supported",
+    "modalities": "only text is supported",
+    "audio": "only text is supported",
+}
+
+
+class Refusal(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        param: the field to blame, if one is.
+        code: a word for programs.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 400, param: str | None = None, code: str = "invalid_value"
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+
+    def body(self) -> dict[str, Any]:
+        return error_body(str(self), status=self.status, param=self.param, code=self.code)
+
+
+def error_body(
+    message: str, *, status: int, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """The JSON of an error reply."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(_Strict):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def message(self) -> Message:
+        content = self.content
+        return Message(
+            self.role, content if isinstance(content, str) else "".join(part.text for part in content)
+        )
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+StopText = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class ChatRequest(_Strict):
+    """The body of POST /v1/chat/completions; ``repetition_penalty`` is an extension, ``user`` has no effect."""
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] = Field(default_factory=list)
+    n: int = Field(1, ge=1, le=8)
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(1.0, gt=0, le=2)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _order(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
+        roles = [m.role for m in messages]
+        if "system" in roles[1:]:
+            raise PydanticCustomError("role_order", "a system message may only be the first one")
+        if roles[-1] != "user":
+            raise PydanticCustomError(
+                "role_order", "the last message must be the user's, not the {role}'s", {"role": roles[-1]}
+            )
+        return messages
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("stream_options", "stream_options: only allowed with stream=true")
+        if (
+            None not in (self.max_tokens, self.max_completion_tokens)
+            and self.max_tokens != self.max_completion_tokens
+        ):
+            raise PydanticCustomError(
+                "max_tokens", "max_tokens and max_completion_tokens differ: give one of them"
+            )
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def dialogue(self) -> list[Message]:
+        return [m.message for m in self.messages]
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self, *, max_tokens: int, temperature: float) -> Sampling:
+        """The engine's view of the request; the arguments are the server's defaults, resolved."""
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_p=self.top_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            seed=self.seed,
+            n=self.n,
+        )
+
+
+def parse(body: bytes) -> ChatRequest:
+    """Read a request's body. Raises Refusal: status 400, naming the field."""
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refusal(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise Refusal("the body must be a JSON object", code="invalid_json")
+    given = {key: item for key, item in value.items() if item is not None}
+    for name in given:
+        if name in UNSUPPORTED:
+            raise Refusal(f"{name}: {UNSUPPORTED[name]}", param=name, code="unsupported_parameter")
+    try:
+        return ChatRequest.model_validate(given)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> Refusal:
+    """The first problem in one line; its text holds no input, which may be private."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    # of a field that may have several types, the deepest problem is that of the type that was meant
+    problem = max(
+        (p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]), key=lambda p: len(p["loc"])
+    )
+    # pydantic adds the tried type of a union to the place: ("messages", 0, "content", "str")
+    place = [str(part) for part in problem["loc"] if not (isinstance(part, str) and _is_type_name(part))]
+    param = ".".join(place) or None
+    if problem["type"] == "extra_forbidden":
+        name = place[-1]
+        known = sorted(ChatRequest.model_fields) if len(place) == 1 else []
+        hint = f"; {plugins.nearest(name, known)}" if known else ""
+        return Refusal(f"{param}: unknown field{hint}"[:600], param=param, code="unknown_parameter")
+    code = "missing_required_parameter" if problem["type"] == "missing" else "invalid_value"
+    message = problem["msg"] if param is None else f"{param}: {problem['msg']}"
+    return Refusal(message, param=param, code=code)
+
+
+def _is_type_name(part: str) -> bool:
+    return part == "str" or part.startswith(("list[", "constrained-str"))
+
+
+# --- replies ----------------------------------------------------------------------------------------------
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def completion(
+    id: str, model: str, texts: Sequence[tuple[str, FinishReason]], counts: dict[str, int]
+) -> dict[str, Any]:
+    """The whole reply: one (text, finish reason) a choice."""
+    choices = [
+        {
+            "index": i,
+            "message": {"role": "assistant", "content": text},
+            "logprobs": None,
+            "finish_reason": finish,
+        }
+        for i, (text, finish) in enumerate(texts)
+    ]
+    return {**_head(id, model, "chat.completion"), "choices": choices, "usage": counts}
+
+
+def chunk(
+    id: str, model: str, index: int, delta: dict[str, str], finish: FinishReason | None = None
+) -> dict[str, Any]:
+    """One streamed part of choice ``index``."""
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return {**_head(id, model, "chat.completion.chunk"), "choices": [choice]}
+
+
+def usage_chunk(id: str, model: str, counts: dict[str, int]) -> dict[str, Any]:
+    """The last part of a stream whose request asked for usage: no choices."""
+    return {**_head(id, model, "chat.completion.chunk"), "choices": [], "usage": counts}
+
+
+def event(value: dict[str, Any] | str) -> bytes:
+    """One server-sent event."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"data: {text}\n\n".encode()
+
+
+def _head(id: str, model: str, kind: str) -> dict[str, Any]:
+    return {"id": id, "object": kind, "created": int(time.time()), "model": model}

@@ -1,0 +1,1 @@
+"""Tracking: what ran, with what, and what came of it, in MLflow; training never waits for it or fails with it."""
