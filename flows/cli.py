@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tasks import plugins
-from tasks.config import PipelineConfig, parse
+from tasks.config import parse
 from tasks.errors import ConfigError, Stopped, UserError, WeitiaoError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -34,6 +34,7 @@ def main(
     *,
     verb: str,
     default: str = "full",
+    folder: Path = CONF,
     schema: Callable[[dict[str, Any]], Any] = parse,
     show: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
@@ -42,6 +43,7 @@ def main(
     Args:
         run: takes the validated configuration and returns the JSON of ``output=json``.
         default: the primary configuration when ``--config-name`` is not given.
+        folder: where primary configurations lie.
         schema: turns the composed values into the verb's configuration.
         show: the text for people; the JSON is printed where there is none.
     """
@@ -51,7 +53,7 @@ def main(
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         name, overrides = _arguments(sys.argv[1:], verb, default)
-        config = schema(composed(name, overrides))
+        config = schema(composed(name, overrides, folder))
         result = run(config)
         if getattr(config, "output", "text") == "json":
             print(json.dumps(result, ensure_ascii=False), flush=True)
@@ -101,7 +103,7 @@ def composed(name: str, overrides: Sequence[str], folder: Path = CONF) -> dict[s
         raise ConfigError(f"{name}: {_first_line(error)}") from error
     assert isinstance(plain, dict)
     result = {str(k): v for k, v in plain.items()}
-    if "experiment" in PipelineConfig.model_fields and "data" in result:
+    if folder == CONF:
         result.setdefault("experiment", name)
     return result
 

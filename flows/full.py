@@ -20,12 +20,12 @@ from tasks import devices
 from tasks.artifacts import BaseModelArtifact, Checkpoints, Dataset, EvalReport, ServableModel, TokenizedDataset
 from tasks.config import PipelineConfig
 from tasks.data.stage import prepare, question
-from tasks.evaluation.gate import Decision
-from tasks.evaluation.stage import evaluate, gate
+from tasks.evaluation.gate import Decision, decide
+from tasks.evaluation.stage import evaluate
 from tasks.export.stage import merge
 from tasks.models.stage import base_model, tokenize
-from tasks.serving.release import Release
-from tasks.serving.stage import champion, deploy
+from tasks.serving.release import Release, champion
+from tasks.serving.stage import deploy
 from tasks.training.stage import train
 
 
@@ -69,7 +69,7 @@ class Pipeline:
     @cached_property
     def decision(self) -> Decision:
         c = self.config
-        return self._run("gate", gate, c.evaluation.gate, self.report, champion=champion(c.paths.root))
+        return self._run("gate", decide, self.report, champion(c.paths.root), c.evaluation.gate)
 
     @cached_property
     def model(self) -> ServableModel:

@@ -1,5 +1,72 @@
-"""Serve a model in the foreground, OpenAI-compatible: the release in service, or any model or checkpoint folder.
+"""Serve a model in the foreground, OpenAI-compatible: the release in service, or any model or checkpoint folder."""
 
-    python -m flows.serve                       # what the last deployment released
-    python -m flows.serve path=DIR serving.port=8001
-"""
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flows import cli
+from tasks import devices
+from tasks.config import PathsConfig, parse_section
+from tasks.errors import ModelError, UserError
+from tasks.schema import How, Section
+from tasks.serving import release
+from tasks.serving.config import ServingConfig
+from tasks.serving.process import Target
+from tasks.serving.stage import serve
+from tasks.training.config import HardwareConfig
+
+
+class BaseLocation(Section):
+    """Where a base model lies."""
+
+    path: Path | None = How(None, doc="Folder of the base model that an adapter needs; null: where it was trained.")
+
+
+class ServeConfig(Section):
+    """What to serve."""
+
+    path: Path | None = How(None, doc="Folder of a model, checkpoint or adapter; null: the release in service.")
+    model: BaseLocation = How(default_factory=BaseLocation, doc="The base model of an adapter.")
+    hardware: HardwareConfig = How(default_factory=HardwareConfig, doc="Where it runs.")
+    serving: ServingConfig = How(default_factory=ServingConfig, doc="Address and limits.")
+    paths: PathsConfig = How(default_factory=PathsConfig, doc="Where the release is on record.")
+
+    def target(self) -> Target | None:
+        """The folder to load, None for the release in service.
+
+        Raises:
+            ModelError: the folder is not there.
+        """
+        if self.path is None:
+            return None
+        for key, folder in (("path", self.path), ("model.path", self.model.path)):
+            if folder is not None and not folder.is_dir():
+                raise ModelError(f"{key}={folder}: no such folder")
+        base = self.model.path.resolve() if self.model.path else None
+        return Target(self.path.resolve(), base, devices.resolve_device(self.hardware.device), "float32")
+
+
+def run(config: ServeConfig) -> dict[str, Any]:
+    target = config.target()
+    serving = config.serving
+    if target is None:
+        current = release.read(config.paths.root)
+        if current is None:
+            raise UserError(f"paths.root={config.paths.root}: nothing is deployed there; run flows.full, or set path=DIR")
+        target = current.target
+        serving = serving.model_copy(update={"model_name": current.name})
+    serve(
+        serving,
+        root=config.paths.root,
+        model=target.model,
+        base=target.base,
+        device=target.device,
+        dtype=target.dtype,
+    )
+    return {}
+
+
+if __name__ == "__main__":
+    cli.main(run, verb="serve", default="serve", folder=cli.CONF / "verbs", schema=partial(parse_section, ServeConfig))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,20 @@ def of_stage(result: Any) -> dict[str, Any]:
 def of_pipeline(results: Mapping[str, Any], *, how_to_open: str) -> dict[str, Any]:
     """The JSON of a full run: every stage, the metrics before and after, whether it was promoted."""
     report = results["evaluate"]
+    content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
+    tasks = {
+        task: {
+            "metric": facts["primary"],
+            "rows": facts["rows"],
+            **{system: facts["values"][system][facts["primary"]] for system in ("base", "tuned")},
+        }
+        for task, facts in content["tasks"].items()
+    }
     return {
         "stages": {name: of_stage(result) for name, result in results.items()},
         "metrics": {
             "score": {"base": report.base, "tuned": report.tuned, "difference": report.difference},
+            "tasks": tasks,
             "baselines": report.baselines,
             "rows": report.rows,
         },
@@ -43,15 +54,18 @@ def shown(result: Mapping[str, Any]) -> str:
         time = "reused" if stage.get("reused") else f"{stage['seconds']:.1f} s" if "seconds" in stage else ""
         table.add_row(name, time, _relative(stage.get("path", "")))
     screen.print(table)
+    table = Table(title=f"{metrics['rows']} test rows, 0-1, with 95 % intervals", title_justify="left")
+    for column in ("", "untuned base", "tuned"):
+        table.add_column(column, justify="right" if column else "left")
+    for task, facts in metrics["tasks"].items():
+        label = f"{task} {facts['metric']} (n={facts['rows']})"
+        table.add_row(label, _interval(facts["base"]), _interval(facts["tuned"]))
+    table.add_section()
     score = metrics["score"]
-    table = Table(title=f"Score on {metrics['rows']} test rows (mean of the tasks' metrics, 0-1)", title_justify="left")
-    for column in ("system", "score", "95 % interval"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for name, label in (("base", "untuned base"), ("tuned", "tuned"), ("difference", "tuned - base (paired)")):
-        value = score[name]
-        table.add_row(label, f"{value['value']:.3f}", f"{value['low']:.3f} … {value['high']:.3f}")
+    table.add_row("score (mean of the tasks)", _interval(score["base"]), _interval(score["tuned"]))
+    table.add_row("tuned - base, paired", "", _interval(score["difference"]))
     for name, value in metrics["baselines"].items():
-        table.add_row(f"trivial: {name}", f"{value:.3f}", "")
+        table.add_row(f"trivial answers: {name}", "", f"{value:.3f}".ljust(22))
     screen.print(table)
     gate = stages["gate"]
     screen.print(f"gate: {'promoted' if gate['promoted'] else 'NOT promoted'}: {gate['reason']}", highlight=False)
@@ -65,6 +79,10 @@ def shown(result: Mapping[str, Any]) -> str:
         lines.append(f"runs:    {result['mlflow']}")
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     return str(text) + "\n".join(lines)
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def _relative(path: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import SerializeAsAny, ValidationError
 
@@ -24,6 +24,7 @@ from tasks.serving.config import ServingConfig
 from tasks.tracking.config import TrackingConfig
 from tasks.training.config import HardwareConfig, TrainingConfig
 
+S = TypeVar("S", bound=Section)
 _SECRET = re.compile(r"token\b|secret|passw|api[_-]?key$|authorization", re.IGNORECASE)
 #: Sections whose schema is a plug-in's: section -> (the key that names it, package of the plug-ins).
 _PLUGGED = {"data": ("source", "tasks.data.sources"), "method": ("name", "tasks.methods")}
@@ -81,8 +82,21 @@ def parse(values: Mapping[str, Any]) -> PipelineConfig:
         if config is not None:
             problems += _across(config)
             if not problems:
-                return config  # type: ignore[no-any-return]
+                return cast(PipelineConfig, config)
     raise ConfigError(problems)
+
+
+def parse_section(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Validate the configuration of a verb that has one of its own.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    problems: list[str] = []
+    section = _collect(problems, "", lambda: kind.model_validate(values), kind)
+    if problems:
+        raise ConfigError(problems)
+    return cast(S, section)
 
 
 def _plugged(name: str, value: Any) -> Section:
@@ -93,7 +107,7 @@ def _plugged(name: str, value: Any) -> Section:
         raise ConfigError(f"{name}.{key}={chosen!r}: must name one of: {known}")
     kind = plugins.load(package, chosen, key=f"{name}.{key}").Config
     try:
-        return kind.model_validate(value)  # type: ignore[no-any-return]
+        return cast(Section, kind.model_validate(value))
     except ValidationError as error:
         raise ConfigError(list(_lines(error, name, kind))) from error
 

@@ -114,7 +114,8 @@ class _Exclusive:
         import fcntl
 
         self._file = (self._job.folder / "worker.lock").open("a+", encoding="utf-8")
-        deadline = time.monotonic() + 60  # a worker whose parent was killed needs a moment to save and leave
+        # a worker whose parent was killed needs a moment to save and leave
+        deadline = time.monotonic() + float(os.environ.get("WEITIAO_LOCK_WAIT_S", "60"))
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -129,12 +129,13 @@ class Run:
         record: dict[str, Any] = {"loss": 0.0}
         validation_loss: float | None = None
         while self.done < self.steps:
+            began, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
             loss, norm, tokens = self._step(self.done)
             self.done += 1
-            since.add(loss, tokens)
+            since.add(loss, tokens, time.monotonic() - began)
             last = self.done == self.steps
             if self.done % config.logging_steps == 0 or last:
-                record = self._log(since, norm)
+                record = self._log(since, norm, rate)
                 since = _Interval()
             saves = self.done % config.save_steps == 0 or last
             evaluates = self.done % config.eval_steps == 0 if config.eval_steps else saves
@@ -148,7 +149,7 @@ class Run:
                 self.done,
                 self.steps,
                 loss=round(record["loss"] or loss, 4),
-                lr=self.scheduler.get_last_lr()[0],
+                lr=rate,
                 tok_s=round(since.rate() or record.get("tokens_per_second", 0.0)),
             )
             if stopping:
@@ -246,12 +247,12 @@ class Run:
             checkpointing.rotate(root, self.config.save_total_limit)
         self.accelerator.wait_for_everyone()
 
-    def _log(self, since: _Interval, norm: float) -> dict[str, Any]:
+    def _log(self, since: _Interval, norm: float, learning_rate: float) -> dict[str, Any]:
         self.rates.append(since.rate())
         record = {
             "step": self.done,
             "loss": round(since.mean_loss(), 6),
-            "learning_rate": self.scheduler.get_last_lr()[0],
+            "learning_rate": learning_rate,
             "grad_norm": round(norm, 6),
             "epoch": round(self.done * self.config.batch_size / len(self.train_rows), 4),
             "tokens_per_second": round(since.rate(), 1),
@@ -275,22 +276,23 @@ class Run:
 
 
 class _Interval:
-    """Losses and tokens between two lines of the log."""
+    """Losses, tokens and seconds of the steps between two lines of the log."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.tokens = 0
-        self.started = time.monotonic()
+        self.seconds = 0.0
 
-    def add(self, loss: float, tokens: int) -> None:
+    def add(self, loss: float, tokens: int, seconds: float) -> None:
         self.losses.append(loss)
         self.tokens += tokens
+        self.seconds += seconds
 
     def mean_loss(self) -> float:
         return statistics.fmean(self.losses)
 
     def rate(self) -> float:
-        return self.tokens / max(time.monotonic() - self.started, 1e-9)
+        return self.tokens / max(self.seconds, 1e-9)
 
 
 def hash_seed(*parts: int) -> int:
