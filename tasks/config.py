@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -71,10 +72,10 @@ def parse(values: Mapping[str, Any]) -> PipelineConfig:
         if field is None:
             problems.append(_unknown(name, list(PipelineConfig.model_fields)))
         elif name in _PLUGGED:
-            sections[name] = _collect(problems, name, lambda n=name, v=value: _plugged(n, v))
+            sections[name] = _collect(problems, name, partial(_plugged, name, value))
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             kind = field.annotation
-            sections[name] = _collect(problems, name, lambda k=kind, v=value: k.model_validate(v or {}), kind)
+            sections[name] = _collect(problems, name, partial(kind.model_validate, value or {}), kind)
         else:
             sections[name] = value
     if not problems:

@@ -57,7 +57,7 @@ def records(path: Path) -> Iterator[Record]:
         found = _csv(text, "\t" if path.suffix.lower() == ".tsv" else ",")
     elif start == "[":
         found = _concatenated(text, text.index("[") + 1, closing="]")
-    elif _is_lines(text):
+    elif start != "{" or _is_lines(text):
         found = _lines(text)
     else:
         found = _concatenated(text, 0)
@@ -161,11 +161,13 @@ def _concatenated(text: str, position: int, closing: str = "") -> Iterator[_Raw]
             yield line, value, *_check(value, text[position:end])
             position = end
         except (ValueError, RecursionError) as error:
-            yield line, None, *_problem(error)
             indent = re.search(r"[ \t]*\Z", text[max(0, position - 200) : position])
             following = re.compile(r"[\r\n]" + (indent[0] if indent else "") + r"(?=\{)").search(text, position + 1)
+            problem, detail = _problem(error)
             if following is None:
+                yield line, None, problem, f"{detail}; nothing behind it could be read"
                 return
+            yield line, None, problem, detail
             position = following.end()
 
 

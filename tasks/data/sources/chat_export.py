@@ -18,6 +18,7 @@ from tasks.data import dialogue, files
 from tasks.data.source import SPLITS, DataFile, Entry, Found, Skipped, SourceConfig, Split, entries
 from tasks.data.sources.conversations import messages_of
 from tasks.errors import DataError
+from tasks.schema import Field
 
 _NAMES: tuple[tuple[str, Split], ...] = (("train.json", "train"), ("dev.json", "validation"))
 
@@ -26,6 +27,9 @@ class Config(SourceConfig):
     """Exported chats of any number of contacts; in validation and test the last reply is predicted."""
 
     source: Literal["chat_export"] = "chat_export"
+    test_share: float = Field(
+        0.2, ge=0, lt=1, doc="Share of the training prompts (0-1) held out for testing; exports have no test file."
+    )
 
 
 def find(config: Config) -> Found:
