@@ -111,14 +111,18 @@ def greedy(
 
     started = time.monotonic()
     ids, mask = left_padded(prompts, pad_id=stop_ids[0], device=model.device)
-    # What a model's own generation_config asks for (sampling, penalties, lengths) must not leak in.
-    model.generation_config = GenerationConfig(
+    settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids),
         pad_token_id=stop_ids[0],
         use_cache=True,
     )
+    # Set, not passed: what a model's own generation_config asks for (sampling, penalties, lengths) would be merged in.
+    # On both: PEFT hands its own on to the wrong module where the base model's body is called ``model``, as in GLM.
+    model.generation_config = settings
+    if hasattr(model, "get_base_model"):
+        model.get_base_model().generation_config = settings
     with torch.inference_mode():
         output = model.generate(input_ids=ids, attention_mask=mask)
     seconds = (time.monotonic() - started) / len(prompts)

@@ -45,7 +45,7 @@ def build(
         "score": {name: s.headline.interval().to_json() for name, s in scored.items()},
         "differences": differences,
         "tasks": {task: _task(task, scored) for task in tuned.tasks},
-        "entities": _by_entities(systems, resamples=resamples, seed=seed),
+        "entities": _by_entities(scored, resamples=resamples, seed=seed),
         "generation": {name: _generation(systems[name]) for name in ("base", "tuned")},
         "same_as_base": _same_share(systems),
         "worst": _worst(scored, worst_rows),
@@ -76,16 +76,16 @@ def _task(task: str, scored: Mapping[str, SystemScores]) -> dict[str, Any]:
     }
 
 
-def _by_entities(systems: Systems, *, resamples: int, seed: int) -> dict[str, Any]:
+def _by_entities(scored: Mapping[str, SystemScores], *, resamples: int, seed: int) -> dict[str, Any]:
     """Base and tuned on rows whose entities do and do not occur in training, where the data set says so."""
     result: dict[str, Any] = {}
-    for name, unseen in (("unseen", True), ("seen", False)):
-        part = {
-            system: [p for p in systems[system] if p.fields.get("unseen_entities") is unseen]
-            for system in ("base", "tuned")
-        }
-        if part["tuned"]:
-            base, tuned = (scoring.sampled(part[s], resamples=resamples, seed=seed) for s in ("base", "tuned"))
+    for name, flag in (("unseen", True), ("seen", False)):
+
+        def keep(row: Prediction, flag: bool = flag) -> bool:
+            return row.fields.get("unseen_entities") is flag
+
+        base, tuned = (scoring.part(scored[s], keep, resamples=resamples, seed=seed) for s in ("base", "tuned"))
+        if base and tuned:
             result[name] = {
                 "rows": tuned.rows,
                 "tasks": list(tuned.tasks),
@@ -152,7 +152,8 @@ def _conclusions(report: Mapping[str, Any], scored: Mapping[str, SystemScores]) 
     lines = []
     for name in _OTHERS:
         difference = (tuned.headline - scored[name].headline).interval()
-        lines.append(comparison.conclusion(difference, rows=rows, this="The tuned model", other=_NAMES[name]))
+        line = comparison.conclusion(difference, rows=rows, this="the tuned model", other=_NAMES[name])
+        lines.append(line.replace("the", "The", 1) if line.startswith("the ") else line)
     for name, part in report["entities"].items():
         interval = comparison.Interval(*(part["difference"][key] for key in ("value", "low", "high")))
         line = comparison.conclusion(interval, rows=part["rows"], this="the tuned model", other=_NAMES["base"])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from tasks import plugins
 from tasks.evaluation import comparison
@@ -76,7 +78,21 @@ class SystemScores:
 
 def sampled(predictions: Iterable[Prediction], *, resamples: int, seed: int) -> SystemScores:
     """Score and resample a system. Systems over the same rows, with the same seed, pair up (see comparison)."""
-    tasks = score(predictions)
+    return _sampled(score(predictions), resamples=resamples, seed=seed)
+
+
+def part(system: SystemScores, keep: Callable[[Prediction], bool], *, resamples: int, seed: int) -> SystemScores | None:
+    """The system on some of its rows, resampled anew; None where no row is kept. No text is scored again."""
+    tasks: dict[str, TaskScores] = {}
+    for name, task in system.tasks.items():
+        kept = np.array([keep(p) for p in task.predictions])
+        if kept.any():
+            scores = replace(task.scores, statistics=task.scores.statistics[kept], rows=task.scores.rows[kept])
+            tasks[name] = TaskScores(task.metric, [p for p, k in zip(task.predictions, kept, strict=True) if k], scores)
+    return _sampled(tasks, resamples=resamples, seed=seed) if tasks else None
+
+
+def _sampled(tasks: dict[str, TaskScores], *, resamples: int, seed: int) -> SystemScores:
     samples = {
         name: comparison.sample(task.scores, task=name, resamples=resamples, seed=seed) for name, task in tasks.items()
     }

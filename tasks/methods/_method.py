@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.schema import How, Section
+from tasks.schema import Field, How, Section
 
 
 class MethodConfig(Section):
     """Common to all methods; each module narrows ``name`` to its own."""
 
-    name: str
+    name: str = Field(doc="Name of the method module.")
     note: str | None = How(None, doc="Free text for people, shown in MLflow; no effect.")
 
 

@@ -17,7 +17,7 @@ MERGES = True
 
 
 class Config(MethodConfig):
-    name: Literal["freeze"]
+    name: Literal["freeze"] = Field(doc="Name of the method module.")
     trainable_layers: int = Field(5, ge=1, doc="How many of the last layers are trained.")
 
 

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from tasks.methods._method import MethodConfig
 from tasks.methods._tensors import load_trainable, save_trainable
+from tasks.schema import Field
 
 MERGES = True
 
 
 class Config(MethodConfig):
-    name: Literal["full"]
+    name: Literal["full"] = Field(doc="Name of the method module.")
 
 
 def attach(model: Any, config: Config) -> Any:

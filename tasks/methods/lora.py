@@ -15,7 +15,7 @@ MERGES = True
 
 
 class Config(MethodConfig):
-    name: Literal["lora"]
+    name: Literal["lora"] = Field(doc="Name of the method module.")
     r: int = Field(8, ge=1, le=1024, doc="Rank of each update; memory and capacity grow with it.")
     lora_alpha: int = Field(32, ge=1, doc="Scale of the update: it is multiplied by lora_alpha / r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, doc="Dropout on the input of each update while training.")

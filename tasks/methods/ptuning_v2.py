@@ -17,7 +17,7 @@ MERGES = False
 
 
 class Config(MethodConfig):
-    name: Literal["ptuning_v2"]
+    name: Literal["ptuning_v2"] = Field(doc="Name of the method module.")
     num_virtual_tokens: int = Field(128, ge=1, le=4096, doc="Length of the prefix; each costs memory in every layer.")
     prefix_projection: bool = Field(
         False, doc="Make the prefix with a two-layer network while training: steadier, far more parameters."
