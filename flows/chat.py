@@ -35,4 +35,11 @@ def run(config: ChatConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.main(run, verb="chat", default="chat", folder=cli.CONF / "verbs", schema=partial(parse_section, ChatConfig))
+    cli.main(
+        run,
+        verb="chat",
+        default="chat",
+        folder=cli.CONF / "verbs",
+        verbatim=("prompt", "system"),
+        schema=partial(parse_section, ChatConfig),
+    )

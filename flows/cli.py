@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,7 +27,6 @@ from tasks.config import parse
 from tasks.errors import ConfigError, Stopped, UserError, WeitiaoError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-C = TypeVar("C")
 log = logging.getLogger("weitiao")
 
 
@@ -35,6 +36,7 @@ def main(
     verb: str,
     default: str = "full",
     folder: Path = CONF,
+    verbatim: Sequence[str] = (),
     schema: Callable[[dict[str, Any]], Any] = parse,
     show: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
@@ -44,6 +46,7 @@ def main(
         run: takes the validated configuration and returns the JSON of ``output=json``.
         default: the primary configuration when ``--config-name`` is not given.
         folder: where primary configurations lie.
+        verbatim: keys whose values are texts, never read as lists, numbers or sweeps.
         schema: turns the composed values into the verb's configuration.
         show: the text for people; the JSON is printed where there is none.
     """
@@ -53,7 +56,7 @@ def main(
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         name, overrides = _arguments(sys.argv[1:], verb, default)
-        config = schema(composed(name, overrides, folder))
+        config = schema(composed(name, overrides, folder, verbatim))
         result = run(config)
         if getattr(config, "output", "text") == "json":
             print(json.dumps(result, ensure_ascii=False), flush=True)
@@ -79,7 +82,7 @@ def as_lines(result: dict[str, Any]) -> str:
     return json.dumps(result, ensure_ascii=False, indent=2)
 
 
-def composed(name: str, overrides: Sequence[str], folder: Path = CONF) -> dict[str, Any]:
+def composed(name: str, overrides: Sequence[str], folder: Path = CONF, verbatim: Sequence[str] = ()) -> dict[str, Any]:
     """The primary configuration ``name`` with overrides, as plain values.
 
     Raises:
@@ -88,10 +91,7 @@ def composed(name: str, overrides: Sequence[str], folder: Path = CONF) -> dict[s
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"--config-name {name}: unknown; {plugins.nearest(name, known)}")
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"override not understood: {_first_line(error)} (form: key=value; quote what has spaces)") from error
+    parsed = [_parsed(text, verbatim) for text in overrides]
     problems = [line for o in parsed if (line := _problem(o, folder))]
     if problems:
         raise ConfigError(problems)
@@ -108,11 +108,32 @@ def composed(name: str, overrides: Sequence[str], folder: Path = CONF) -> dict[s
     return result
 
 
+def _parsed(text: str, verbatim: Sequence[str]) -> Override:
+    """One override. A value that Hydra's grammar does not know (Chinese text, spaces) is taken as it stands.
+
+    Raises:
+        ConfigError: it is not of the form key=value.
+    """
+    key, equals, value = text.partition("=")
+    # in Hydra's quotes a backslash counts only before a quote, so those there are doubled
+    quoted = key + "='" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(quoted if key in verbatim else text)
+    except HydraException as error:
+        if equals and key and value[:1] not in ("[", "{", "'", '"'):
+            with suppress(HydraException):
+                return parser.parse_override(quoted)
+        raise ConfigError(f"override not understood: {text} ({_first_line(error)}); the form is key=value") from error
+
+
 def _problem(override: Override, folder: Path) -> str | None:
     """What is wrong with one override, in the words of who typed it; None when nothing is."""
     key, value = override.key_or_group, override.value()
     if override.is_sweep_override():
-        return f"{override.input_line}: several values; one run takes one: start a run for each and compare them in MLflow"
+        return (
+            f"{override.input_line}: several values; one run takes one: start a run for each and compare them in MLflow"
+        )
     if not _is_group(key, folder) or override.is_delete():
         return None
     options = sorted(p.stem for p in (folder / key).glob("*.yaml"))
@@ -163,7 +184,9 @@ def _help(verb: str, default: str) -> str:
     module = sys.modules[f"flows.{verb}"] if f"flows.{verb}" in sys.modules else sys.modules["__main__"]
     names = ", ".join(sorted(p.stem for p in CONF.glob("*.yaml")))
     groups = "\n".join(
-        f"  {g.name}=  {', '.join(sorted(p.stem for p in g.glob('*.yaml')))}" for g in sorted(CONF.iterdir()) if g.is_dir()
+        f"  {g.name}=  {', '.join(sorted(p.stem for p in g.glob('*.yaml')))}"
+        for g in sorted(CONF.iterdir())
+        if g.is_dir()
     )
     return (
         f"{(module.__doc__ or '').strip()}\n\n"

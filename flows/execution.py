@@ -119,4 +119,3 @@ def _as_task(work: Callable[..., T], name: str, config: PipelineConfig) -> Calla
 
     task = prefect.task(name=name, retries=config.retries, retry_delay_seconds=10, cache_policy=NO_CACHE)(work)
     return cast(Callable[..., T], task)
-

@@ -19,9 +19,9 @@ from flows.planning import Plan, make_plan
 from tasks import devices
 from tasks.artifacts import BaseModelArtifact, Checkpoints, Dataset, EvalReport, ServableModel, TokenizedDataset
 from tasks.config import PipelineConfig
-from tasks.data.stage import prepare, question
+from tasks.data.stage import prepare
 from tasks.evaluation.gate import Decision, decide
-from tasks.evaluation.stage import evaluate
+from tasks.evaluation.stage import evaluate, question
 from tasks.export.stage import merge
 from tasks.models.stage import base_model, tokenize
 from tasks.serving.release import Release, champion
@@ -64,7 +64,9 @@ class Pipeline:
         c = self.config
         limits = {"max_prompt_tokens": c.tokenization.max_prompt_tokens}
         where = {"device": self._device, "dtype": devices.dtype(c.training.precision, self._device)}
-        return self._run("evaluate", evaluate, c.evaluation, self.dataset, self.base, self.checkpoints, **limits, **where)
+        return self._run(
+            "evaluate", evaluate, c.evaluation, self.dataset, self.base, self.checkpoints, **limits, **where
+        )
 
     @cached_property
     def decision(self) -> Decision:
@@ -80,6 +82,7 @@ class Pipeline:
     @cached_property
     def release(self) -> Release:
         c = self.config
+        asked, expected = question(self.report, self.dataset)
         return self._run(
             "deploy",
             deploy,
@@ -87,7 +90,8 @@ class Pipeline:
             self.model,
             evaluation=self.report.path,
             root=c.paths.root,
-            question=question(self.dataset),
+            question=asked,
+            expected=expected,
             register=self.execution.register,
             device=self._device,
             dtype=devices.dtype(c.training.precision, self._device),

@@ -83,8 +83,8 @@ def make_plan(config: PipelineConfig) -> Plan:
     disk = shape["parameters"] * 4 + trainable * 12 * (config.training.save_total_limit + 2)
     if disk > facts["disk_free_bytes"]:
         raise ResourceError(
-            f"paths.root={config.paths.root}: about {disk / _GIB:.1f} GiB needed, {facts['disk_free_bytes'] / _GIB:.1f} "
-            "free; free some, or set paths.root to another disk"
+            f"paths.root={config.paths.root}: about {disk / _GIB:.1f} GiB needed, "
+            f"{facts['disk_free_bytes'] / _GIB:.1f} free; free some, or set paths.root to another disk"
         )
     log.info(
         "plan: %s, %s on %s; model %s (%.1f M parameters, about %.2f M trained); training about %.1f of %.1f GiB",
@@ -99,8 +99,8 @@ def make_plan(config: PipelineConfig) -> Plan:
     )
     if needed > available:
         log.warning(
-            "plan: the estimate of %.1f GiB is more than the %.1f GiB there are: lower training.micro_batch_size or the "
-            "lengths in tokenization, or use method=lora",
+            "plan: the estimate of %.1f GiB is more than the %.1f GiB there are: lower training.micro_batch_size or "
+            "the lengths in tokenization, or use method=lora",
             needed / _GIB,
             available / _GIB,
         )

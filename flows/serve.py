@@ -54,7 +54,9 @@ def run(config: ServeConfig) -> dict[str, Any]:
     if target is None:
         current = release.read(config.paths.root)
         if current is None:
-            raise UserError(f"paths.root={config.paths.root}: nothing is deployed there; run flows.full, or set path=DIR")
+            raise UserError(
+                f"paths.root={config.paths.root}: nothing is deployed there; run flows.full, or set path=DIR"
+            )
         target = current.target
         serving = serving.model_copy(update={"model_name": current.name})
     serve(

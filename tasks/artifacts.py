@@ -32,7 +32,7 @@ class Artifact(BaseModel):
 
 
 class Dataset(Artifact):
-    """``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` (tasks.conversation.Row), ``report.json``, ``dropped.jsonl``.
+    """Rows (tasks.conversation) in ``<split>.jsonl``, ``report.json`` with their account, and ``dropped.jsonl``.
 
     Attributes:
         source: name of the source module that read it.
@@ -150,8 +150,8 @@ class ServableModel(Artifact):
         model: folder of the weights to load (merged, or the base).
         adapter: folder of the adapter for "base+adapter", else None.
         family: renderer of dialogues.
-        max_logit_difference: largest |logit| difference of the reloaded model against base + adapter.
-        check_tokens: greedy tokens compared; all were equal.
+        max_logit_difference: largest difference of a token's log-probability, reloaded model against base + adapter.
+        check_tokens: greedy tokens compared; same_tokens: how many are the reloaded model's most likely ones too.
     """
 
     stage: ClassVar[str] = "merge"
@@ -162,3 +162,4 @@ class ServableModel(Artifact):
     family: str
     max_logit_difference: float
     check_tokens: int
+    same_tokens: int

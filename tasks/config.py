@@ -180,7 +180,7 @@ def _across(config: PipelineConfig) -> Iterator[str]:
     training, processes = config.training, config.hardware.processes
     if config.method.name == "ptuning_v2" and training.gradient_checkpointing:
         yield (
-            "training.gradient_checkpointing=True: not with method=ptuning_v2 (its prefix is a cache, which checkpointing "
+            "training.gradient_checkpointing=True: not with method=ptuning_v2 (its prefix is a cache, which it "
             "cannot keep); set training.gradient_checkpointing=false and lower training.micro_batch_size instead"
         )
     if training.batch_size < processes:

@@ -69,6 +69,5 @@ class Stopped(WeitiaoError):
 
 #: Exceptions that a worker may hand back by name through its ``error.json`` (see tasks.launch).
 BY_NAME: dict[str, type[WeitiaoError]] = {
-    kind.__name__: kind
-    for kind in (UserError, ConfigError, DataError, ModelError, ResourceError, StageError, Stopped)
+    kind.__name__: kind for kind in (UserError, ConfigError, DataError, ModelError, ResourceError, StageError, Stopped)
 }

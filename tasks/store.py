@@ -141,7 +141,7 @@ class Store:
             }
             artifact = kind(path=final, fingerprint=fingerprint, seconds=seconds, **facts)
             write_atomic(partial / RECORD, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False))
-            os.replace(partial, final)
+            partial.replace(final)
             sync_folder(final.parent)
         log.info("%s: done in %.1f s -> %s", kind.stage, seconds, self._shown(final))
         return artifact
@@ -200,7 +200,7 @@ class Store:
 
     def _quarantine(self, folder: Path, why: str) -> None:
         aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
-        os.replace(folder, aside)
+        folder.replace(aside)
         log.warning("%s is not used: %s; kept as %s", self._shown(folder), why, aside.name)
 
     def _why(self, stage: str, final: Path, identity: Mapping[str, Any]) -> str:

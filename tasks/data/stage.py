@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Dataset
-from tasks.conversation import Message, read_rows, write_rows
+from tasks.conversation import write_rows
 from tasks.data import files, report, source, splitting
 from tasks.data.source import SPLITS, DataFile, Entry, Found, SourceConfig
 from tasks.errors import DataError
@@ -40,12 +40,6 @@ def prepare(config: SourceConfig, *, store: Store) -> Dataset:
         inputs=_digests(found.files, store),
         work=lambda folder: _write(folder, read(module, found, config), found, config),
     )
-
-
-def question(dataset: Dataset) -> tuple[Message, ...]:
-    """A real question for a smoke test: the prompt of the first test row whose reply is not empty."""
-    rows = read_rows(dataset.path / "test.jsonl")
-    return next((row.prompt for row in rows if row.reference), (Message("user", "你好"),))
 
 
 def inputs(config: SourceConfig) -> dict[str, list[str]]:

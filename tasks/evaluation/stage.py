@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks import schema
 from tasks.artifacts import BaseModelArtifact, Checkpoints, Dataset, EvalReport
-from tasks.conversation import Row, read_rows, write_rows
+from tasks.conversation import Message, Row, read_rows, write_rows
 from tasks.errors import ConfigError, DataError
 from tasks.evaluation import baselines, predictions, report, report_text, scoring, selection
 from tasks.evaluation.config import EvaluationConfig
@@ -65,6 +65,20 @@ def evaluate(
         execution={"device": device, "batch_tokens": config.batch_tokens},
         resumable=True,
     )
+
+
+def question(report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...], str]:
+    """A test prompt for a new server, and the tuned model's evaluated reply to it, which the server must repeat.
+
+    A row whose prompt was not cut and whose reply was not empty is taken where there is one.
+    """
+    content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
+    answered = {r.id: r for r in predictions.read(report.path / content["files"]["tuned"]) if not r.prompt_cut}
+    rows = [row for row in read_rows(dataset.path / f"{content['split']}.jsonl") if row.id in answered]
+    if not rows:
+        return (Message("user", "你好"),), ""
+    chosen = next((row for row in rows if answered[row.id].prediction.strip()), rows[0])
+    return chosen.prompt, answered[chosen.id].prediction
 
 
 class _Evaluation:

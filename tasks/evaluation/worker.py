@@ -17,6 +17,7 @@ from typing import Any
 from tasks.conversation import Row, read_rows
 from tasks.errors import Stopped
 from tasks.evaluation import generation, predictions
+from tasks.models import decoding
 from tasks.models.loading import Loaded, load
 from tasks.worker import Job, main
 
@@ -93,8 +94,8 @@ def _answer(job: Job, loaded: Loaded, rows: Sequence[Row], finished: set[str], p
     # a batch that a kill cut in two is generated as a whole again: its replies stay those of an unbroken run
     missing = [batch for batch in batches if any(rows[i].id not in finished for i in batch)]
 
-    def generate(batch: Sequence[int]) -> list[generation.Reply]:
-        return generation.greedy(
+    def generate(batch: Sequence[int]) -> list[decoding.Reply]:
+        return decoding.greedy(
             loaded.model,
             [prompts[i] for i in batch],
             stop_ids=loaded.renderer.stop_ids,

@@ -49,6 +49,7 @@ def merge(
             "family": base.family,
             "max_logit_difference": done["max_logit_difference"],
             "check_tokens": done["check_tokens"],
+            "same_tokens": done["same_tokens"],
         }
 
     made = store.publish(

@@ -18,6 +18,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.errors import UserError
@@ -73,9 +74,7 @@ def create_app(service: Service) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return JSONResponse(
-            wire.error_body(message, status=error.status_code), error.status_code, error.headers
-        )
+        return JSONResponse(wire.error_body(message, status=error.status_code), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
@@ -96,7 +95,8 @@ def create_app(service: Service) -> FastAPI:
         asked = wire.parse(await _body(request))
         call = await _admit(service, asked)
         if asked.stream:
-            return _EventStream(_events(call, asked.include_usage))
+            events = _events(call, asked.include_usage)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         return JSONResponse(await _whole(call, request))
 
     return app
@@ -123,9 +123,7 @@ class _Call:
         digest = hashlib.sha256(repr(self.prompt).encode()).hexdigest()[:12]
         seconds = time.monotonic() - self.started
         line = "%s prompt %s: %d tokens in, %d out, n=%d, %s, %.2f s"
-        log.info(
-            line, self.id, digest, len(self.prompt), completion_tokens, self.sampling.n, outcome, seconds
-        )
+        log.info(line, self.id, digest, len(self.prompt), completion_tokens, self.sampling.n, outcome, seconds)
 
 
 async def _admit(service: Service, asked: ChatRequest) -> _Call:
@@ -164,7 +162,7 @@ async def _whole(call: _Call, request: Request) -> dict[str, Any]:
     try:
         done, _ = await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if collecting not in done:
-            raise Refusal("the client closed the connection", status=499, code="disconnected")
+            raise _left()
         outcome = "failed"
         texts, tokens = collecting.result()
         outcome = "/".join(finish for _, finish in texts)
@@ -232,20 +230,6 @@ async def _pieces(call: _Call) -> AsyncIterator[Piece]:
         yield piece
 
 
-class _EventStream(StreamingResponse):
-    """A stream that is closed at once when its client has gone, so that generation ends with it."""
-
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._events.aclose()  # type: ignore[attr-defined]
-
-
 async def _body(request: Request) -> bytes:
     """The request's body, its real size and time limited."""
     if not request.headers.get("content-type", "").startswith("application/json"):
@@ -259,16 +243,21 @@ async def _body(request: Request) -> bytes:
                 if len(body) > MAX_BODY_BYTES:
                     message = f"the body is larger than {MAX_BODY_BYTES} bytes"
                     raise Refusal(message, status=413, code="body_too_large")
+    except ClientDisconnect:
+        raise _left() from None
     except TimeoutError:
-        raise Refusal(
-            f"the body did not arrive in {MAX_BODY_SECONDS:.0f} s", status=408, code="timeout"
-        ) from None
+        raise Refusal(f"the body did not arrive in {MAX_BODY_SECONDS:.0f} s", status=408, code="timeout") from None
     return bytes(body)
 
 
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _left() -> Refusal:
+    """Read by nobody, but the request has to end somehow."""
+    return Refusal("the client closed the connection", status=499, code="disconnected")
 
 
 class _Guard:
@@ -302,9 +291,7 @@ def _check_key(service: Service, request: Request) -> None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), service.api_key.encode()):
-        raise Refusal(
-            "a valid key is required: Authorization: Bearer KEY", status=401, code="invalid_api_key"
-        )
+        raise Refusal("a valid key is required: Authorization: Bearer KEY", status=401, code="invalid_api_key")
 
 
 def _error(refusal: Refusal) -> Response:

@@ -98,9 +98,7 @@ def talk(
             history = _turn(client, history, line, output, options)
 
 
-def _turn(
-    client: Client, history: list[Message], line: str, output: TextIO, options: dict[str, Any]
-) -> list[Message]:
+def _turn(client: Client, history: list[Message], line: str, output: TextIO, options: dict[str, Any]) -> list[Message]:
     """One exchange; returns the history with it, or as it was where the exchange failed."""
     asked = [*history, Message("user", line)]
     try:

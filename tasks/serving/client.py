@@ -85,9 +85,7 @@ class Client:
         text, finish, usage = "", "", {"prompt_tokens": 0, "completion_tokens": 0}
         with (
             _errors(self.url),
-            self._http.stream(
-                "POST", "/v1/chat/completions", json=self._request(messages, options)
-            ) as response,
+            self._http.stream("POST", "/v1/chat/completions", json=self._request(messages, options)) as response,
         ):
             if response.is_error:
                 response.read()

@@ -20,9 +20,7 @@ ENGINES = "tasks.serving.engines"
 class ServingConfig(Section):
     """Settings of the server and of the release."""
 
-    engine: str = How(
-        "transformers", doc="Name of the engine that generates; a module of tasks/serving/engines."
-    )
+    engine: str = How("transformers", doc="Name of the engine that generates; a module of tasks/serving/engines.")
     model_name: str = How(
         "weitiao",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
@@ -33,12 +31,8 @@ class ServingConfig(Section):
         pattern=r"^[a-z][a-z0-9_-]{0,31}$",
         doc="Alias that the registered version gets; it names the version in service.",
     )
-    keep: bool = How(
-        False, doc="Leave the server running after the release; otherwise it ends after its smoke test."
-    )
-    host: str = How(
-        "127.0.0.1", doc="Address to listen on; any other than this machine's own needs api_key_env."
-    )
+    keep: bool = How(False, doc="Leave the server running after the release; otherwise it ends after its smoke test.")
+    host: str = How("127.0.0.1", doc="Address to listen on; any other than this machine's own needs api_key_env.")
     port: int | None = How(
         None,
         ge=0,
@@ -57,12 +51,8 @@ class ServingConfig(Section):
     max_context_tokens: int | None = How(
         None, ge=2, doc="Tokens of prompt and reply together; null takes the model's own limit."
     )
-    queue_limit: int = How(
-        16, ge=1, le=4096, doc="Requests that may wait; further ones are answered with 429."
-    )
-    request_timeout_s: float = How(
-        300.0, gt=0, le=86400, doc="Seconds a request may take, its wait included."
-    )
+    queue_limit: int = How(16, ge=1, le=4096, doc="Requests that may wait; further ones are answered with 429.")
+    request_timeout_s: float = How(300.0, gt=0, le=86400, doc="Seconds a request may take, its wait included.")
     start_timeout_s: float = How(300.0, gt=0, le=86400, doc="Seconds a server may take until it answers.")
     smoke_prompt: str | None = How(
         None, min_length=1, doc="Question that a new server must answer; null takes a row of the test set."
@@ -124,7 +114,5 @@ def api_key(name: str | None) -> str | None:
         return None
     value = os.environ.get(name, "")
     if not value:
-        raise ConfigError(
-            f"serving.api_key_env={name}: this environment variable is not set; export a key in it"
-        )
+        raise ConfigError(f"serving.api_key_env={name}: this environment variable is not set; export a key in it")
     return value

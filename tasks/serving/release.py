@@ -25,7 +25,8 @@ class Smoke(BaseModel):
     """The question that a new server answered, whole and streamed alike.
 
     Attributes:
-        reply: the text; finish_reason: "stop" or "length"; seconds: of the streamed answer.
+        reply: the text; finish_reason: "stop" or "length"; seconds: of the streamed answer;
+            as_evaluated: whether it is the reply that the evaluation scored, None where that is not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class Smoke(BaseModel):
     reply: str
     finish_reason: str
     seconds: float
+    as_evaluated: bool | None = None
 
 
 class Release(Artifact):
@@ -46,6 +48,7 @@ class Release(Artifact):
         name, alias, version: in the registry; version is None while it is not registered.
         url, server: where it runs; None when no server was kept.
         time: seconds since 1970.
+        evaluation: folder of the report that promoted it, which the next model is compared with.
     """
 
     stage: ClassVar[str] = "deploy"
@@ -63,6 +66,7 @@ class Release(Artifact):
     url: str | None
     server: dict[str, Any] | None
     time: float
+    evaluation: Path | None = None
 
     @property
     def target(self) -> Target:
@@ -93,6 +97,12 @@ def read(root: Path) -> Release | None:
     except (ValidationError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StageError(f"{path}: not a release record ({reason}); move it away to release anew") from None
+
+
+def champion(root: Path) -> Path | None:
+    """Folder of the evaluation of the model in service; None before the first release."""
+    current = read(root)
+    return None if current is None else current.evaluation
 
 
 def write(root: Path, release: Release, *, event: str) -> None:

@@ -54,9 +54,7 @@ def main(folder: Path) -> int:
             traceback.print_exc()
         kind = type(error).__name__ if known else StageError.__name__
         message = str(error) if known else f"{type(error).__name__}: {error}"
-        write_atomic(
-            folder / "error.json", json.dumps({"kind": kind, "message": message}, ensure_ascii=False)
-        )
+        write_atomic(folder / "error.json", json.dumps({"kind": kind, "message": message}, ensure_ascii=False))
         log.error("%s", message)
         return error.exit_code if isinstance(error, WeitiaoError) else 1
 
@@ -64,9 +62,7 @@ def main(folder: Path) -> int:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ResourceError: the address is in use or is not this machine's."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             if os.name != "nt":  # there it would share the port with whoever has it
@@ -136,9 +132,7 @@ class _Server:
             engine: Engine = plugins.load(ENGINES, self._job["engine"], key="serving.engine").load(self._job)
             _warm_up(engine)
             self._service.engine = engine
-            write_atomic(
-                self._folder / "server.json", json.dumps(self._facts(), ensure_ascii=False, indent=1)
-            )
+            write_atomic(self._folder / "server.json", json.dumps(self._facts(), ensure_ascii=False, indent=1))
             seconds = time.monotonic() - started
             log.info("ready after %.1f s: %s at %s", seconds, self._service.name, self._facts()["url"])
         except Exception as error:
@@ -182,9 +176,7 @@ def _ignore(_: int, __: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "job.json").is_file():
         raise SystemExit("usage: python -m tasks.serving.server FOLDER   (a folder that holds job.json)")
     # nothing is ever fetched: what is missing shall fail at once

@@ -24,6 +24,7 @@ from tasks.serving.client import Client
 from tasks.serving.config import ServingConfig, api_key
 from tasks.serving.process import Server, Target
 from tasks.serving.release import Release, Smoke
+from tasks.serving.server import listen
 from tasks.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def deploy(
     root: Path,
     question: Sequence[Message],
     register: Register | None,
+    expected: str | None = None,
+    evaluation: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Release:
@@ -49,6 +52,8 @@ def deploy(
 
     Args:
         question: what the new server is asked, unless ``serving.smoke_prompt`` says otherwise.
+        evaluation: folder of the report that promoted the model.
+        expected: the evaluated reply to ``question``; another one is a warning, an empty one passes only if it was.
         register: None where no registry is wanted. A registry that fails is logged and asked again next time.
 
     Raises:
@@ -65,12 +70,12 @@ def deploy(
         log.info("deploy: starts")
         Store(root).load(ServableModel, model.path, hashes=True)
         target = Target(*_folders(model), device, dtype)
-        asked = [Message("user", config.smoke_prompt)] if config.smoke_prompt else question
-        server, smoke = _prove(config, target, asked, root, current)
+        asked = question
+        if config.smoke_prompt:
+            asked, expected = [Message("user", config.smoke_prompt)], None
+        server, smoke = _prove(config, target, asked, expected, root, current)
         try:
-            version, registered = _register(
-                register, model, current if _names(config, model, current) else None
-            )
+            version, registered = _register(register, model, current if _names(config, model, current) else None)
             new = Release(
                 path=release.folder(root),
                 fingerprint=model.fingerprint,
@@ -88,6 +93,7 @@ def deploy(
                 url=server.url if config.keep else None,
                 server=server.to_json() if config.keep else None,
                 time=time.time(),
+                evaluation=evaluation,
             )
             release.write(root, new, event="released")
         except BaseException:
@@ -105,8 +111,6 @@ def check_port(config: ServingConfig, *, root: Path, stays: bool | None = None) 
     Raises:
         ResourceError: names the port.
     """
-    from tasks.serving.server import listen
-
     port = config.listen_port(stays=config.keep if stays is None else stays)
     try:
         listen(config.host, port).close()
@@ -126,16 +130,23 @@ def serve(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
-    """Run a server in the foreground until Ctrl-C or SIGTERM, its log on standard error."""
+    """Run a server in the foreground until Ctrl-C or SIGTERM, its log on standard error.
+
+    Raises:
+        ResourceError: the port is in use.
+    """
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _interrupt)
     port = config.listen_port(stays=True)
+    listen(config.host, port).close()  # the server would say it too, but among the lines of its log
     target = Target(model, base, device, dtype)
-    with process.session(config, target, root, port=port, output=sys.stderr.fileno()) as server:
+    with (
+        suppress(KeyboardInterrupt),
+        process.session(config, target, root, port=port, output=sys.stderr.fileno()) as server,
+    ):
         log.info("serving %s at %s (Ctrl-C ends it)", server.model, server.url)
-        with suppress(KeyboardInterrupt):
-            process.wait(server)
-            raise StageError(f"the server at {server.url} ended by itself; see its log above")
+        process.wait(server)
+        raise StageError(f"the server at {server.url} ended by itself; see its log above")
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
@@ -177,9 +188,7 @@ def _completed(current: Release, model: ServableModel, root: Path, register: Reg
     return current
 
 
-def _register(
-    register: Register | None, model: ServableModel, known: Release | None
-) -> tuple[str | None, bool]:
+def _register(register: Register | None, model: ServableModel, known: Release | None) -> tuple[str | None, bool]:
     """(version, whether it is registered); a release must not fail because a registry does."""
     if known is not None and known.registered:
         return known.version, True
@@ -193,7 +202,12 @@ def _register(
 
 
 def _prove(
-    config: ServingConfig, target: Target, question: Sequence[Message], root: Path, current: Release | None
+    config: ServingConfig,
+    target: Target,
+    question: Sequence[Message],
+    expected: str | None,
+    root: Path,
+    current: Release | None,
 ) -> tuple[Server, Smoke]:
     """Start a server and ask it; the caller ends it."""
     port = config.listen_port(stays=config.keep)
@@ -209,13 +223,15 @@ def _prove(
         log.warning("deploy: ended a server that an interrupted release left at %s", left_over.url)
     server = process.start(config, target, place, port=port, attached=not config.keep)
     try:
-        return server, _smoke(config, server, question, place / "server.log")
+        return server, _smoke(config, server, question, expected, place / "server.log")
     except BaseException:
         process.end(server.pid)
         raise
 
 
-def _smoke(config: ServingConfig, server: Server, question: Sequence[Message], log_path: Path) -> Smoke:
+def _smoke(
+    config: ServingConfig, server: Server, question: Sequence[Message], expected: str | None, log_path: Path
+) -> Smoke:
     """Ask greedily, whole and streamed: the same text, not empty, ended properly, free of control tokens."""
     client = Client(server.url, api_key=api_key(config.api_key_env), model=config.model_name)
     try:
@@ -231,7 +247,7 @@ def _smoke(config: ServingConfig, server: Server, question: Sequence[Message], l
     problems = [
         problem
         for problem, found in (
-            ("the reply is empty", not whole.text.strip()),
+            ("the reply is empty", not whole.text.strip() and expected != ""),
             ("streamed and whole reply differ", streamed != whole.text),
             (f"finish_reason is {whole.finish_reason!r}", whole.finish_reason not in ("stop", "length")),
             ("the reply holds control tokens", _CONTROL.search(whole.text) is not None),
@@ -240,7 +256,14 @@ def _smoke(config: ServingConfig, server: Server, question: Sequence[Message], l
     ]
     if problems:
         raise StageError(f"smoke test: {'; '.join(problems)}: the model is not released (log: {log_path})")
+    repeats = None
+    if expected is not None:
+        cut = whole.finish_reason == "length" and expected.startswith(whole.text)
+        repeats = cut or whole.text == expected
+        if not repeats:
+            log.warning("deploy: the server's reply is not the evaluated one (rounding of the merged weights, or more)")
     return Smoke(
+        as_evaluated=repeats,
         prompt_tokens=whole.prompt_tokens,
         completion_tokens=whole.completion_tokens,
         reply=whole.text,

@@ -53,9 +53,7 @@ class Refusal(Exception):
         return error_body(str(self), status=self.status, param=self.param, code=self.code)
 
 
-def error_body(
-    message: str, *, status: int, param: str | None = None, code: str | None = None
-) -> dict[str, Any]:
+def error_body(message: str, *, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """The JSON of an error reply."""
     kinds = {401: "authentication_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -78,9 +76,7 @@ class ChatMessage(_Strict):
     @property
     def message(self) -> Message:
         content = self.content
-        return Message(
-            self.role, content if isinstance(content, str) else "".join(part.text for part in content)
-        )
+        return Message(self.role, content if isinstance(content, str) else "".join(part.text for part in content))
 
 
 class StreamOptions(_Strict):
@@ -125,13 +121,8 @@ class ChatRequest(_Strict):
     def _consistent(self) -> ChatRequest:
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("stream_options", "stream_options: only allowed with stream=true")
-        if (
-            None not in (self.max_tokens, self.max_completion_tokens)
-            and self.max_tokens != self.max_completion_tokens
-        ):
-            raise PydanticCustomError(
-                "max_tokens", "max_tokens and max_completion_tokens differ: give one of them"
-            )
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise PydanticCustomError("max_tokens", "max_tokens and max_completion_tokens differ: give one of them")
         return self
 
     @property
@@ -183,9 +174,7 @@ def _refusal(error: ValidationError) -> Refusal:
     """The first problem in one line; its text holds no input, which may be private."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     # of a field that may have several types, the deepest problem is that of the type that was meant
-    problem = max(
-        (p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]), key=lambda p: len(p["loc"])
-    )
+    problem = max((p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]), key=lambda p: len(p["loc"]))
     # pydantic adds the tried type of a union to the place: ("messages", 0, "content", "str")
     place = [str(part) for part in problem["loc"] if not (isinstance(part, str) and _is_type_name(part))]
     param = ".".join(place) or None
@@ -226,9 +215,7 @@ def completion(
     return {**_head(id, model, "chat.completion"), "choices": choices, "usage": counts}
 
 
-def chunk(
-    id: str, model: str, index: int, delta: dict[str, str], finish: FinishReason | None = None
-) -> dict[str, Any]:
+def chunk(id: str, model: str, index: int, delta: dict[str, str], finish: FinishReason | None = None) -> dict[str, Any]:
     """One streamed part of choice ``index``."""
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
     return {**_head(id, model, "chat.completion.chunk"), "choices": [choice]}

@@ -1,7 +1,7 @@
 """Records runs in MLflow: a parent run per execution, a nested run per stage, curves, reports, weights, registry.
 
-The artifacts in the store are the truth and MLflow is a view of them: when MLflow fails, one warning is logged, it is left
-alone for the rest of the execution, and the pipeline goes on. What it missed is in ``<root>/tracking/<run>.jsonl``.
+The artifacts in the store are the truth and MLflow is a view of them: when MLflow fails, one warning is logged, it is
+left alone for the rest of the execution, and the pipeline goes on. ``<root>/tracking/<run>.jsonl`` tells what happened.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _metric_name(key: str) -> str:
     """MLflow allows letters, digits, and _ - . space : / in names."""
-    return "".join(c if c.isalnum() and c.isascii() or c in "_-. :/" else "_" for c in key)[:250]
+    return "".join(c if (c.isalnum() and c.isascii()) or c in "_-. :/" else "_" for c in key)[:250]
 
 
 def _git_tags() -> dict[str, str]:

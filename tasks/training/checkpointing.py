@@ -40,7 +40,7 @@ def commit(target: Path, write: Callable[[Path], None], facts: Mapping[str, Any]
         files[file.relative_to(temporary).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
     write_atomic(temporary / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    temporary.replace(target)
     sync_folder(target.parent)
     return sha256_file(target / MANIFEST)
 
@@ -69,7 +69,7 @@ def newest(root: Path) -> int | None:
             return step
         for damaged in (state, weights):
             if damaged.exists():
-                os.replace(damaged, damaged.with_name(f"corrupt-{damaged.name}-{time.time_ns()}"))
+                damaged.replace(damaged.with_name(f"corrupt-{damaged.name}-{time.time_ns()}"))
     return None
 
 

@@ -28,7 +28,8 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0, doc="Gradients are scaled down to this norm.")
     seed: int = Field(42, ge=0, doc="Row order, dropout and the start values of new parameters.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", doc="Arithmetic; auto: bf16 or fp16 on a GPU by its generation, fp32 on a CPU. Resolved in the identity."
+        "auto",
+        doc="Arithmetic; auto: bf16 or fp16 on a GPU by its generation, fp32 on a CPU. Resolved in the identity.",
     )
     gradient_checkpointing: bool = How(False, doc="Compute activations twice to save memory; a third slower.")
     save_steps: int = Field(100, ge=1, doc="A checkpoint every so many steps, and one at the end.")

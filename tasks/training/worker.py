@@ -153,7 +153,9 @@ class Run:
                 tok_s=round(since.rate() or record.get("tokens_per_second", 0.0)),
             )
             if stopping:
-                raise Stopped(f"training stopped at step {self.done} of {self.steps}, state saved; run it again to go on")
+                raise Stopped(
+                    f"training stopped at step {self.done} of {self.steps}, state saved; run it again to go on"
+                )
         if self.job.leader:
             checkpointing.finish(self.job.folder, self.steps)
         return {
@@ -318,7 +320,6 @@ def _peak_memory() -> int:
     import resource
 
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
-
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_dataset
+from tiny import write_dataset
 
 from tasks.launch import command, run_worker
 from tasks.worker import LIFELINE
@@ -28,7 +28,9 @@ def tokens(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = tmp_path_factory.mktemp("dataset")
     write_dataset(dataset)
     limits = {"max_prompt_tokens": 64, "max_reply_tokens": 32, "overlong": "truncate"}
-    run_worker("tasks.models.tokenizing", folder, {"dataset": str(dataset), "model": str(tiny_base), **limits}, label="t")
+    run_worker(
+        "tasks.models.tokenizing", folder, {"dataset": str(dataset), "model": str(tiny_base), **limits}, label="t"
+    )
     return folder
 
 
@@ -72,7 +74,9 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 def start(folder: Path, job: dict[str, Any], **options: Any) -> subprocess.Popen[bytes]:
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     log = (folder / "worker.log").open("ab")
-    return subprocess.Popen(command(WORKER, folder, 1), stdout=log, stderr=log, cwd=Path(__file__).parents[2], **options)
+    return subprocess.Popen(
+        command(WORKER, folder, 1), stdout=log, stderr=log, cwd=Path(__file__).parents[2], **options
+    )
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
@@ -157,9 +161,7 @@ def test_loss_does_not_depend_on_micro_batch_or_processes(
         assert b == pytest.approx(a, rel=2e-4)
 
 
-def test_second_worker_in_a_busy_folder_is_refused(
-    job: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_second_worker_in_a_busy_folder_is_refused(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "job.json").write_text(json.dumps(job(max_steps=1)), encoding="utf-8")

@@ -68,7 +68,7 @@ def _templated(tokenizer: Any, messages: Sequence[Message], generate: bool) -> t
     found = [int(n) for n in _MARKS.findall(text)]
     if found != list(range(len(messages))):
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template drops or reorders messages (kept {found} of {len(messages)}); "
+            f"{tokenizer.name_or_path}: its chat template drops or reorders messages ({found} of {len(messages)}); "
             "a family module is needed for it"
         )
     return messages, text

@@ -53,9 +53,7 @@ class TransformersEngine:
         # a checkpoint's own generation defaults (temperature, penalties) would be merged into every call
         for model in {id(m): m for m in (loaded.model, _base(loaded.model))}.values():
             model.generation_config = GenerationConfig()
-        own = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 1 << 30) - _virtual_tokens(
-            loaded.model
-        )
+        own = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 1 << 30) - _virtual_tokens(loaded.model)
         self.context_tokens = min(own, context_tokens or own)
         # a fast tokenizer used by two threads at once raises "Already borrowed"
         self._tokenizer_lock = threading.Lock()
@@ -195,9 +193,7 @@ class _Chooser:
         if s.repetition_penalty != 1.0:
             seen = ids.unique()
             values = logits[seen]
-            logits[seen] = torch.where(
-                values > 0, values / s.repetition_penalty, values * s.repetition_penalty
-            )
+            logits[seen] = torch.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
         if self._counts and (s.presence_penalty or s.frequency_penalty):
             used = torch.tensor(list(self._counts), device=logits.device)
             times = torch.tensor(list(self._counts.values()), dtype=logits.dtype, device=logits.device)

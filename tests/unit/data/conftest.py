@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,3 @@ def run(store: Store) -> Prepare:
         return prepare(source.load(name).Config(**values), store=store)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    folder = os.environ.get("WEITIAO_SHARED")
-    if not folder:
-        pytest.skip("WEITIAO_SHARED is not set: the real files are not here")
-    return Path(folder)

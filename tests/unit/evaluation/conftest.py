@@ -1,107 +1,35 @@
-"""A tiny random GLM with a character tokenizer, LoRA checkpoints on it, and a data set of two tasks."""
+"""LoRA checkpoints on the tiny model, and a data set of two tasks."""
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny as tiny_model
 
-from tasks.conversation import Message, Row, write_rows
-
-SPECIAL = ("<pad>", "</s>", "[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
-CHARACTERS = "\n：_，。0123456789问治疗病因发动机部件故障水温高风扇"
-LABELS = ("治疗", "病因")
+from tasks.conversation import Row
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The reference data beside the project; tests that need it are skipped without it."""
-    folder = os.environ.get("WEITIAO_SHARED")
-    if not folder:
-        pytest.skip("WEITIAO_SHARED is not set: the reference data is not at hand")
-    return Path(folder)
-
-
-def _make_base(folder: Path) -> None:
-    import torch
-    from tokenizers import Tokenizer, decoders, models
-    from transformers import GlmConfig, GlmForCausalLM, PreTrainedTokenizerFast
-
-    characters = [f"<0x{value:02X}>" for value in range(256)] + list(CHARACTERS)
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *characters])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens(list(SPECIAL))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
-    torch.manual_seed(1)
-    config = GlmConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        max_position_embeddings=256,
-        pad_token_id=0,
-        eos_token_id=[1, 5, 7],
-        initializer_range=0.3,
-    )
-    GlmForCausalLM(config).save_pretrained(folder)
-
-
-def _make_checkpoint(base: Path, folder: Path, step: int) -> None:
-    import torch
-
-    from tasks.methods import lora
-    from tasks.models import loading
-
-    method = {"name": "lora", "target_modules": ["q_proj", "v_proj", "down_proj"]}
-    model = lora.attach(loading.load_base(base, "cpu", "float32"), lora.Config(**method))
-    torch.manual_seed(step)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # B starts at zero: without this the adapter would change nothing
-            torch.nn.init.normal_(parameter, std=0.2)
-    lora.save(model, folder)
-    loading.describe(folder, method=method, base=base, base_fingerprint="0" * 64, step=step)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with ``base`` and ``checkpoints/step-000001``, ``step-000002``."""
-    import torch
-
-    torch.set_num_threads(1)  # on a busy machine two threads wait for each other more than they compute
-    folder = tmp_path_factory.mktemp("tiny")
-    _make_base(folder / "base")
+    folder = tmp_path_factory.mktemp("tiny-with-checkpoints")
+    shutil.copytree(tiny_base, folder / "base")
     for step in (1, 2):
-        _make_checkpoint(folder / "base", folder / "checkpoints" / f"step-{step:06d}", step)
+        tiny_model.build_checkpoint(folder / "base", folder / "checkpoints" / f"step-{step:06d}", step)
     return folder
-
-
-def _row(index: int) -> Row:
-    label = LABELS[index % 2]
-    if index % 3 == 0:
-        text, reply, task, metric = "水温高" * (1 + index % 5), "发动机_部件故障_水温高", "triples", "triples"
-    else:
-        text, reply, task, metric = f"问{index}：" + label * (index % 7), label, "CHIP-CTC", "classification"
-    messages = (Message("user", text), Message("assistant", reply))
-    return Row(f"r{index:03d}", messages, task, metric, {"unseen_entities": index % 4 == 0})
 
 
 @pytest.fixture(scope="session")
 def make_row() -> Callable[[int], Row]:
-    """Row number n: a third are triples, the others labels; prompts differ in length, so that batches are padded."""
-    return _row
+    return tiny_model.make_row
 
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set: 30 training, 10 validation and 18 test rows."""
     folder = tmp_path_factory.mktemp("dataset")
-    write_rows(folder / "train.jsonl", map(_row, range(100, 130)))
-    write_rows(folder / "validation.jsonl", map(_row, range(50, 60)))
-    write_rows(folder / "test.jsonl", map(_row, range(18)))
+    tiny_model.write_dataset(folder, train=range(100, 130))
     return folder

@@ -15,7 +15,8 @@ import pytest
 from tasks.conversation import Row, write_rows
 from tasks.errors import ResourceError, Stopped
 from tasks.evaluation import generation, predictions, worker
-from tasks.evaluation.generation import Reply
+from tasks.models import decoding
+from tasks.models.decoding import Reply
 from tasks.models.loading import Loaded, load
 from tasks.worker import Job
 
@@ -34,7 +35,7 @@ def prompts(base: Loaded, make_row: Callable[[int], Row]) -> list[list[int]]:
 
 
 def greedy(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = (1, 5, 7)) -> list[Reply]:
-    return generation.greedy(model, prompts, stop_ids=stop_ids, max_new_tokens=NEW_TOKENS)
+    return decoding.greedy(model, prompts, stop_ids=stop_ids, max_new_tokens=NEW_TOKENS)
 
 
 def test_plan_covers_every_row_once_longest_first_within_the_budget() -> None:

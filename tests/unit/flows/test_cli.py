@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import composed
+from flows.cli import CONF, composed
 from tasks.config import parse
 from tasks.errors import ConfigError
 
@@ -68,6 +68,17 @@ def test_one_line_says_key_value_and_what_is_allowed(override: str, expected: st
 def test_unknown_configuration_lists_the_known_ones() -> None:
     (line,) = problems(name="lora_medicl")
     assert line.startswith("--config-name lora_medicl: unknown; did you mean lora_medical?")
+
+
+@pytest.mark.parametrize("text", ["肺炎，怎么治？", "a, b", "[1,2]", "true", "it's \\ 'quoted'", "x=y", " "])
+def test_a_question_is_taken_as_it_stands(text: str) -> None:
+    composed_chat = composed("chat", [f"prompt={text}"], CONF / "verbs", ("prompt",))
+    assert composed_chat["prompt"] == text
+
+
+def test_paths_may_hold_spaces_and_chinese() -> None:
+    path = "/data/聊天 记录，2024/train.json"
+    assert str(parse(composed("full", [f"data.path={path}"])).data.path) == path
 
 
 def test_rules_across_sections() -> None:
