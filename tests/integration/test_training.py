@@ -87,7 +87,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], se
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("step", [5, 20])
+@pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.slow), 20])
 def test_killed_run_resumes_and_ends_with_the_same_bytes(
     step: int, job: Callable[..., dict[str, Any]], uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +159,33 @@ def test_loss_does_not_depend_on_micro_batch_or_processes(
     for (step, a), (other_step, b) in zip(losses(one), losses(other), strict=True):
         assert step == other_step
         assert b == pytest.approx(a, rel=2e-4)
+
+
+#: Other libraries look for these too; what matters is that this project's own modules do not need them.
+BLOCKER = """
+import sys
+BLOCKED = {"pydantic", "prefect", "hydra", "omegaconf", "mlflow", "filelock", "fastapi", "psutil", "jieba", "scipy"}
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        frame = sys._getframe(1)
+        while frame and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        asks = frame.f_globals.get("__name__", "") if frame else ""
+        if name.partition(".")[0] in BLOCKED and (asks.startswith("tasks") or asks == "__main__"):
+            raise ModuleNotFoundError(f"No module named {name!r} (blocked)", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def test_worker_needs_only_torch_transformers_and_peft(
+    job: Callable[..., dict[str, Any]], uninterrupted: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    process = start(tmp_path, job(), env=environment)
+    assert process.wait(timeout=300) == 0, (tmp_path / "worker.log").read_text(encoding="utf-8")[-2000:]
+    assert final_adapter(tmp_path) == final_adapter(uninterrupted)
 
 
 def test_second_worker_in_a_busy_folder_is_refused(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
