@@ -12,7 +12,7 @@ from tasks import plugins
 from tasks.config import PipelineConfig, parse
 
 PRIMARY = sorted(p.stem for p in CONF.glob("*.yaml"))
-GROUPS = {g.name: sorted(p.stem for p in g.glob("*.yaml")) for g in CONF.iterdir() if g.is_dir() and g.name != "verbs"}
+GROUPS = {g.name: sorted(p.stem for p in g.glob("*.yaml")) for g in CONF.iterdir() if g.is_dir() and g.name not in ("verbs", "recipe")}
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 
 
@@ -44,6 +44,16 @@ def test_group_option_validates(group: str, option: str) -> None:
     section = getattr(config, group)
     written = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
     assert set(written) <= set(type(section).model_fields)
+
+
+@pytest.mark.parametrize("method", GROUPS["method"])
+@pytest.mark.parametrize("name", PRIMARY)
+def test_every_method_fits_every_configuration_by_the_embedded_models_recipe(name: str, method: str) -> None:
+    recipe = yaml.safe_load((CONF / "recipe" / f"embedded_{method}.yaml").read_text(encoding="utf-8"))
+    config = parse(composed(name, [f"method={method}"]))
+    assert config.training.learning_rate == float(recipe["training"]["learning_rate"])
+    other = parse(composed(name, [f"method={method}", "model=local"]))
+    assert other.training.learning_rate != config.training.learning_rate
 
 
 @pytest.mark.parametrize("name", PRIMARY)
