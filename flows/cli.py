@@ -186,7 +186,7 @@ def _help(verb: str, default: str) -> str:
     groups = "\n".join(
         f"  {g.name}=  {', '.join(sorted(p.stem for p in g.glob('*.yaml')))}"
         for g in sorted(CONF.iterdir())
-        if g.is_dir()
+        if g.is_dir() and g.name != "verbs"
     )
     return (
         f"{(module.__doc__ or '').strip()}\n\n"

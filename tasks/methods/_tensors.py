@@ -10,7 +10,7 @@ from tasks.errors import ModelError
 FILE = "trainable.safetensors"
 
 
-def save_trainable(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path) -> None:
     """Write every parameter that requires a gradient, under its name in the model."""
     from safetensors.torch import save_file
 
@@ -34,3 +34,8 @@ def load_trainable(model: Any, folder: Path) -> None:
             if name not in own or own[name].shape != tensor.shape:
                 raise ModelError(f"{folder / FILE}: tensor {name} {tuple(tensor.shape)} does not fit the base model")
             own[name].copy_(tensor.to(own[name].dtype))
+
+
+def merge(model: Any) -> Any:
+    """The trained parameters are the model's own: nothing to fold."""
+    return model

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from tasks.errors import ConfigError, ModelError
 from tasks.methods._method import MethodConfig
-from tasks.methods._tensors import load_trainable, save_trainable
+from tasks.methods._tensors import load_trainable, merge, save
 from tasks.schema import Field
+
+__all__ = ["MERGES", "Config", "attach", "load", "merge", "save"]
 
 MERGES = True
 
@@ -42,16 +44,8 @@ def layer_list(model: Any) -> Any:
     return lists[0]
 
 
-def save(model: Any, folder: Path) -> None:
-    save_trainable(model, folder)
-
-
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
     if trainable:
         model = attach(model, config)
     load_trainable(model, folder)
-    return model
-
-
-def merge(model: Any) -> Any:
     return model

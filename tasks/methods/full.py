@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.methods._method import MethodConfig
-from tasks.methods._tensors import load_trainable, save_trainable
+from tasks.methods._tensors import load_trainable, merge, save
 from tasks.schema import Field
+
+__all__ = ["MERGES", "Config", "attach", "load", "merge", "save"]
 
 MERGES = True
 
@@ -21,16 +23,8 @@ def attach(model: Any, config: Config) -> Any:
     return model
 
 
-def save(model: Any, folder: Path) -> None:
-    save_trainable(model, folder)
-
-
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
     if trainable:
         model = attach(model, config)
     load_trainable(model, folder)
-    return model
-
-
-def merge(model: Any) -> Any:
     return model

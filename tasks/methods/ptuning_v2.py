@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.errors import ModelError
+from tasks.methods import _tensors
 from tasks.methods._method import MethodConfig
 from tasks.schema import Field
 
@@ -43,12 +44,18 @@ def attach(model: Any, config: Config) -> Any:
 
 def save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
+    # PEFT saves the prefix as the projection makes it, from which training could not go on
+    _tensors.save(model, folder)
 
 
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    if not trainable:
+        return PeftModel.from_pretrained(model, folder)
+    model = attach(model, config)
+    _tensors.load_trainable(model, folder)
+    return model
 
 
 def merge(model: Any) -> Any:

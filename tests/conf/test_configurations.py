@@ -12,7 +12,11 @@ from tasks import plugins
 from tasks.config import PipelineConfig, parse
 
 PRIMARY = sorted(p.stem for p in CONF.glob("*.yaml"))
-GROUPS = {g.name: sorted(p.stem for p in g.glob("*.yaml")) for g in CONF.iterdir() if g.is_dir() and g.name not in ("verbs", "recipe")}
+GROUPS = {
+    group.name: sorted(p.stem for p in group.glob("*.yaml"))
+    for group in CONF.iterdir()
+    if group.is_dir() and group.name not in ("verbs", "recipe")
+}
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 
 

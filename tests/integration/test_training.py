@@ -37,16 +37,17 @@ def tokens(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(tiny_base: Path, tokens: Path) -> Callable[..., dict[str, Any]]:
     def make(**training: Any) -> dict[str, Any]:
-        from tasks.methods.lora import Config
+        from tasks import plugins
         from tasks.training.config import TrainingConfig
 
-        dropout = training.pop("dropout", 0.1)
+        method = training.pop("method", {"name": "lora", "lora_dropout": training.pop("dropout", 0.1)})
+        plugin = plugins.load("tasks.methods", method["name"], key="method")
         settings = {"max_steps": STEPS, "batch_size": 10, "learning_rate": 1e-2, "save_steps": 5, "logging_steps": 5}
         return {
             "model": str(tiny_base),
             "base_fingerprint": "0" * 64,
             "tokens": str(tokens),
-            "method": Config(name="lora", lora_dropout=dropout).model_dump(mode="json"),
+            "method": plugin.Config(**method).model_dump(mode="json"),
             "training": TrainingConfig(**{**settings, **training}).model_dump(mode="json"),
             "device": "cpu",
             "precision": "fp32",
@@ -62,8 +63,10 @@ def uninterrupted(job: Callable[..., dict[str, Any]], tmp_path_factory: pytest.T
     return folder
 
 
-def final_adapter(folder: Path, steps: int = STEPS) -> bytes:
-    return (folder / "checkpoints" / f"step-{steps:06d}" / "adapter_model.safetensors").read_bytes()
+def final_adapter(folder: Path, steps: int = STEPS) -> dict[str, bytes]:
+    """The bytes of every weight file of the last checkpoint."""
+    files = (folder / "checkpoints" / f"step-{steps:06d}").glob("*.safetensors")
+    return {file.name: file.read_bytes() for file in files}
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
@@ -137,6 +140,31 @@ def test_sigterm_saves_the_state_and_exits_with_75(
     run_worker(WORKER, tmp_path, job(), label="train")
 
     assert final_adapter(tmp_path) == final_adapter(uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "ptuning_v2", "num_virtual_tokens": 4, "prefix_projection": True},
+        {"name": "freeze", "trainable_layers": 1},
+        {"name": "full"},
+    ],
+    ids=lambda m: m["name"],
+)
+def test_every_method_resumes_exactly(
+    method: dict[str, Any], job: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    run_worker(WORKER, whole, job(method=method), label="train")
+    process = start(cut, job(method=method))
+    wait_for((cut / "state" / "step-000010" / "MANIFEST.json").is_file, process)
+    process.kill()
+    process.wait()
+    run_worker(WORKER, cut, job(method=method), label="train")
+    assert final_adapter(cut) == final_adapter(whole) and final_adapter(whole)
 
 
 def test_worker_stops_when_its_parent_dies(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
