@@ -29,12 +29,14 @@ class Execution:
     Attributes:
         store: where artifacts are published.
         results: what each stage returned, by stage name, in order.
+        seconds: how long each stage took in this execution.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
         self.store = Store(config.paths.root)
         self.results: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
         self.tracker: Tracker = NoTracker()
 
     def run(self, goal: Callable[[], T], *, name: str) -> T:
@@ -67,10 +69,12 @@ class Execution:
                     span.done(result)
                 return result
 
+        started = time.monotonic()
         result = (
             _as_task(tracked, name, self.config)(*inputs) if self.config.orchestrator == "prefect" else tracked(*inputs)
         )
         self.results[name] = result
+        self.seconds[name] = round(time.monotonic() - started, 3)
         return result
 
     def register(self, model: ServableModel) -> str | None:

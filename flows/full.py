@@ -109,10 +109,12 @@ def full(pipeline: Pipeline) -> None:
 def run(config: PipelineConfig, goal: Callable[[Pipeline], Any] = full, name: str = "full") -> dict[str, Any]:
     """Run a goal of the pipeline; returns the JSON of ``output=json``."""
     pipeline = Pipeline(config)
-    pipeline.execution.run(lambda: goal(pipeline), name=name)
+    execution = pipeline.execution
+    execution.run(lambda: goal(pipeline), name=name)
     if name == "full":
-        return summary.of_pipeline(pipeline.execution.results, how_to_open=pipeline.execution.tracker.how_to_open)
-    return summary.of_stage(list(pipeline.execution.results.values())[-1])
+        return summary.of_pipeline(execution)
+    last, result = list(execution.results.items())[-1]
+    return summary.of_stage(result, execution.seconds[last])
 
 
 if __name__ == "__main__":

@@ -11,15 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flows.execution import Execution
 
-def of_stage(result: Any) -> dict[str, Any]:
-    """A stage's JSON."""
+
+def of_stage(result: Any, seconds: float) -> dict[str, Any]:
+    """A stage's JSON; an action, which is no artifact, gets its duration here."""
     value: dict[str, Any] = result.summary() if hasattr(result, "summary") else result.to_json()
-    return value
+    return {"seconds": seconds, **value}
 
 
-def of_pipeline(results: Mapping[str, Any], *, how_to_open: str) -> dict[str, Any]:
+def of_pipeline(execution: Execution) -> dict[str, Any]:
     """The JSON of a full run: every stage, the metrics before and after, whether it was promoted."""
+    results = execution.results
     report = results["evaluate"]
     content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
     tasks = {
@@ -31,7 +34,7 @@ def of_pipeline(results: Mapping[str, Any], *, how_to_open: str) -> dict[str, An
         for task, facts in content["tasks"].items()
     }
     return {
-        "stages": {name: of_stage(result) for name, result in results.items()},
+        "stages": {name: of_stage(result, execution.seconds[name]) for name, result in results.items()},
         "metrics": {
             "score": {"base": report.base, "tuned": report.tuned, "difference": report.difference},
             "tasks": tasks,
@@ -39,7 +42,7 @@ def of_pipeline(results: Mapping[str, Any], *, how_to_open: str) -> dict[str, An
             "rows": report.rows,
         },
         "promoted": results["gate"].promoted,
-        "mlflow": how_to_open,
+        "mlflow": execution.tracker.how_to_open,
     }
 
 
@@ -51,7 +54,7 @@ def shown(result: Mapping[str, Any]) -> str:
     for column in ("stage", "time", "artifact"):
         table.add_column(column, justify="right" if column == "time" else "left", overflow="fold")
     for name, stage in stages.items():
-        time = "reused" if stage.get("reused") else f"{stage['seconds']:.1f} s" if "seconds" in stage else ""
+        time = "reused" if stage.get("reused") else f"{stage['seconds']:.1f} s"
         table.add_row(name, time, _relative(stage.get("path", "")))
     screen.print(table)
     table = Table(title=f"{metrics['rows']} test rows, 0-1, with 95 % intervals", title_justify="left")
