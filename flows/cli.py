@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -51,6 +52,7 @@ def main(
         show: the text for people; the JSON is printed where there is none.
     """
     _log_to_stderr()
+    signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # Chinese text on consoles that are not UTF-8
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -75,6 +77,11 @@ def main(
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _interrupt(*_: Any) -> None:
+    """A polite end (a scheduler's, a container's) is treated as Ctrl-C is: workers save their state."""
+    raise KeyboardInterrupt
 
 
 def as_lines(result: dict[str, Any]) -> str:

@@ -174,6 +174,20 @@ def test_killed_flow_takes_its_trainer_along_and_goes_on_to_the_same_bytes(tiny_
     assert (Path(again["path"]) / name).read_bytes() == (Path(expected["path"]) / name).read_bytes()
 
 
+@pytest.mark.parametrize("orchestrator", ["none", pytest.param("prefect", marks=pytest.mark.slow)])
+def test_sigterm_saves_the_state_and_exits_with_75(orchestrator: str, tiny_base: Path, tmp_path: Path) -> None:
+    arguments = [*overrides(tiny_base, tmp_path), "training.max_steps=100000", f"orchestrator={orchestrator}"]
+    with (tmp_path / "log").open("wb") as log:
+        flow = subprocess.Popen(command("train", *arguments), cwd=ROOT, stdout=log, stderr=log)
+        wait_until(lambda: any(tmp_path.glob("train/*.partial/state/step-*/MANIFEST.json")))
+        flow.send_signal(signal.SIGTERM)
+        code = flow.wait(timeout=60)
+    assert code == 75, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
+    assert processes_below(tmp_path) == []
+    (partial,) = tmp_path.glob("train/*.partial")
+    assert "state saved" in json.loads((partial / "error.json").read_text(encoding="utf-8"))["message"]
+
+
 def test_refusal_of_the_gate_ends_the_run_with_0(tiny_base: Path, first: dict[str, Any], root: Path) -> None:
     refused = result(run("full", *overrides(tiny_base, root), "output=json", "evaluation.gate.minimum_score=0.99"))
     assert refused["promoted"] is False and "merge" not in refused["stages"]
