@@ -70,16 +70,15 @@ def make_plan(config: PipelineConfig) -> Plan:
     check_port(config.serving, root=config.paths.root)
     facts = devices.facts(config.paths.root.resolve())
     trainable = memory.trainable_parameters(shape, config.method.model_dump())
-    per_device = -(-config.training.batch_size // config.hardware.processes)
     needed = memory.estimate(
         shape,
         trainable=trainable,
-        rows=min(config.training.micro_batch_size or per_device, per_device),
+        rows=config.training.rows_at_once(config.hardware.processes),
         tokens=config.tokenization.max_prompt_tokens + config.tokenization.max_reply_tokens,
         precision=precision,
         gradient_checkpointing=config.training.gradient_checkpointing,
     ).total
-    available = min(gpu["bytes"] for gpu in devices.gpus()) if device == "cuda" else facts["memory_bytes"]
+    available = devices.memory_bytes(device)
     disk = shape["parameters"] * 4 + trainable * 12 * (config.training.save_total_limit + 2)
     if disk > facts["disk_free_bytes"]:
         raise ResourceError(

@@ -81,6 +81,13 @@ def dtype(precision: str, device: str) -> str:
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[resolve_precision(precision, device)]
 
 
+def memory_bytes(device: str) -> int:
+    """Memory of the smallest GPU, or of the machine."""
+    import psutil
+
+    return min(gpu["bytes"] for gpu in gpus()) if device == "cuda" else int(psutil.virtual_memory().total)
+
+
 def facts(root: Path) -> dict[str, Any]:
     """Device facts for the plan and for every record of how something ran."""
     import psutil

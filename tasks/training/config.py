@@ -37,6 +37,11 @@ class TrainingConfig(Section):
     eval_steps: int | None = How(None, ge=1, doc="Validation loss every so many steps; null: with each checkpoint.")
     logging_steps: int = How(10, ge=1, doc="A line in metrics.jsonl every so many steps.")
 
+    def rows_at_once(self, processes: int) -> int:
+        """Rows that one of ``processes`` computes at once."""
+        share = -(-self.batch_size // processes)
+        return min(self.micro_batch_size or share, share)
+
 
 class HardwareConfig(Section):
     """Where the work runs; nothing of it decides a result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from tasks.artifacts import BaseModelArtifact, Checkpoints, TokenizedDataset
 from tasks.launch import run_worker
 from tasks.methods._method import MethodConfig
 from tasks.store import Store
+from tasks.training import memory
 from tasks.training.config import HardwareConfig, TrainingConfig
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -29,6 +33,7 @@ def train(
     precision = devices.resolve_precision(config.precision, device)
 
     def work(folder: Path) -> Mapping[str, Any]:
+        _log_memory(config, method, hardware, tokens, base, device, precision)
         job = {
             "model": str(base.weights),
             "base_fingerprint": base.fingerprint,
@@ -57,4 +62,37 @@ def train(
         execution={"device": device, "processes": hardware.processes, "versions": devices.versions()},
         work=work,
         resumable=True,
+    )
+
+
+def _log_memory(
+    config: TrainingConfig,
+    method: MethodConfig,
+    hardware: HardwareConfig,
+    tokens: TokenizedDataset,
+    base: BaseModelArtifact,
+    device: str,
+    precision: str,
+) -> None:
+    """The plan's estimate again, now that the longest row is known."""
+    shape = {name: int(getattr(base, name)) for name in ("parameters", "hidden_size", "layers", "vocabulary")}
+    rows = config.rows_at_once(hardware.processes)
+    needed = memory.estimate(
+        shape,
+        trainable=memory.trainable_parameters(shape, method.model_dump()),
+        rows=rows,
+        tokens=tokens.longest,
+        precision=precision,
+        gradient_checkpointing=config.gradient_checkpointing,
+    ).total
+    available = devices.memory_bytes(device)
+    level = logging.WARNING if needed > available else logging.INFO
+    log.log(
+        level,
+        "train: longest row %d tokens, %d rows at once: about %.1f of %.1f GiB%s",
+        tokens.longest,
+        rows,
+        needed / (1 << 30),
+        available / (1 << 30),
+        "; lower training.micro_batch_size if it runs out" if needed > available else "",
     )

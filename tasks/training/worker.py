@@ -65,8 +65,7 @@ class Run:
             len(self.train_rows), self.config.batch_size, self.config.epochs, self.config.max_steps
         )
         self.plan = BatchPlan(self.train_rows.lengths, self.config.batch_size, self.steps, self.config.seed)
-        per_device = math.ceil(self.config.batch_size / self.world)
-        self.micro = min(self.config.micro_batch_size or per_device, per_device)
+        self.micro = self.config.rows_at_once(self.world)
         self.done = checkpointing.newest(job.folder) or 0
         self.rates: list[float] = []
         self._build()
