@@ -195,7 +195,8 @@ def _register(register: Register | None, model: ServableModel, known: Release | 
     if register is None:
         return None, False
     try:
-        return register(model), True
+        version = register(model)
+        return version, version is not None
     except Exception as error:
         log.warning("deploy: not registered, the next run tries again: %s: %s", type(error).__name__, error)
         return None, False

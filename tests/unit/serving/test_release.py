@@ -48,7 +48,12 @@ def publish(root: Path, model: Path, name: str = "tuned") -> ServableModel:
         shutil.copytree(model, folder / "model")
         final = folder.with_name(folder.name.removesuffix(".partial"))
         facts = {"form": "merged", "model": final / "model", "adapter": None, "family": "glm"}
-        return {**{k: str(v) if v else v for k, v in facts.items()}, "max_logit_difference": 0.0, "check_tokens": 1}
+        return {
+            **{k: str(v) if v else v for k, v in facts.items()},
+            "max_logit_difference": 0.0,
+            "check_tokens": 1,
+            "same_tokens": 1,
+        }
 
     return Store(root).publish(ServableModel, name=name, revision=1, config={"name": name}, inputs={}, work=work)
 
@@ -78,7 +83,8 @@ def test_a_release_is_proved_registered_recorded_and_not_repeated(
 ) -> None:
     registry.down = True
     servable = publish(root, model)
-    new = stage.deploy(config, servable, root=root, question=QUESTION, register=registry)
+    new = stage.deploy(config, servable, root=root, question=QUESTION, expected="x", register=registry)
+    assert new.smoke.as_evaluated is False
     assert (new.reused, new.registered, new.version, new.url) == (False, False, None, None)
     assert new.smoke.prompt_tokens == 10
     assert len(new.smoke.reply) == new.smoke.completion_tokens == 24
