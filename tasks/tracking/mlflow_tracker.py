@@ -40,6 +40,7 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(config.timeout_s)))
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         os.environ.setdefault("DO_NOT_TRACK", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # the database's first set-up is told at INFO
         self._config = config
         self._root = root
         self._uri = config.uri or f"sqlite:///{(root / 'mlflow.db').as_posix()}"
@@ -58,8 +59,6 @@ class MlflowTracker:
     # --- the pipeline's run -----------------------------------------------------------------------------------
 
     def _start(self, experiment: str, run_name: str) -> None:
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # the database's first set-up prints 60 lines
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow import MlflowClient
         from mlflow.entities import Param
 

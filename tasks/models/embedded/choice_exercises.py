@@ -5,14 +5,29 @@ from tasks.models.embedded.exercise_tables import CATEGORIES, FILLERS, PARAPHRAS
 from tasks.models.embedded.spans import Spans
 from tasks.models.embedded.wording import ENDINGS, choose_prompt, instruct, options_line, present
 
-PREFIXES = ("", "", "", "请问", "你好，", "我想问一下", "医生，", "老师，", "急，", "想知道", "麻烦问下", "大家说说")
+PREFIXES = (
+    "",
+    "",
+    "",
+    "请问",
+    "你好，",
+    "我想问一下",
+    "医生，",
+    "老师，",
+    "急，",
+    "想知道",
+    "麻烦问下",
+    "大家说说",
+)
 SUFFIXES = ("", "", "", "？", "？", "呢", "啊", "，谢谢", "，急", "呢？")
 NONE_OF_THEM = ("都不是", "其他", "以上都不对", "别的")
 
 
 def _thing(spans: Spans) -> str:
     if spans.rng.random() < 0.6:
-        return spans.entity(spans.pick(("病名", "不适", "药品", "化验", "手法", "零件", "食物", "工具", "机构", "节目", "植物")))
+        return spans.entity(
+            spans.pick(("病名", "不适", "药品", "化验", "手法", "零件", "食物", "工具", "机构", "节目", "植物"))
+        )
     return spans.item(2, 6)
 
 
@@ -35,7 +50,9 @@ def _choose_by_rule(spans: Spans) -> Dialogue:
     count = rng.randint(2, 5)
     cues, labels = spans.items(count, 1, 4), spans.items(count, 1, 5)
     chosen = rng.randrange(count + 1)
-    rule = spans.pick(("出现{c}就选{l}", "提到{c}时答{l}", "有{c}的归为{l}", "看到{c}输出{l}", "{c}代表{l}", "遇到{c}说{l}"))
+    rule = spans.pick(
+        ("出现{c}就选{l}", "提到{c}时答{l}", "有{c}的归为{l}", "看到{c}输出{l}", "{c}代表{l}", "遇到{c}说{l}")
+    )
     rules = spans.pick(("；", "，", "\n", "。")).join(
         rule.format(c=c, l=label) for c, label in zip(cues, labels, strict=True)
     )
@@ -47,9 +64,17 @@ def _choose_by_rule(spans: Spans) -> Dialogue:
     if sum(cue in text for cue in cues) > (chosen < count):
         text, answer = cues[0], labels[0]
     instruction = instruct(
-        spans, ("按规则", "根据约定", "依照说明", "照下面的规则", "按要求"), ("给文本归类", "判断", "选择", "给出标签", "作答")
+        spans,
+        ("按规则", "根据约定", "依照说明", "照下面的规则", "按要求"),
+        ("给文本归类", "判断", "选择", "给出标签", "作答"),
     )
-    return [("user", present(spans, instruction, rules + "\n" + spans.pick(("文本：", "句子：", "内容：")) + text)), ("assistant", answer)]
+    return [
+        (
+            "user",
+            present(spans, instruction, rules + "\n" + spans.pick(("文本：", "句子：", "内容：")) + text),
+        ),
+        ("assistant", answer),
+    ]
 
 
 def _choose_by_mention(spans: Spans) -> Dialogue:
@@ -81,6 +106,7 @@ def _choose_by_topic(spans: Spans) -> Dialogue:
     rng.shuffle(names)
     options = names[: rng.randint(2, 10)]
     answer = subject = spans.pick(options)
+    what: tuple[str, ...]
     none = spans.pick(NONE_OF_THEM)
     roll = rng.random()
     if roll < 0.12:
@@ -89,7 +115,15 @@ def _choose_by_topic(spans: Spans) -> Dialogue:
         options = [*options, none]
     if by_topic:
         text = _topic_question(spans, subject)
-        what = ("问题问的是什么", "这句话想知道什么", "提问者关心哪方面", "用户的目的", "问的属于哪一种", "这条咨询的主题", "说话人想了解什么")
+        what = (
+            "问题问的是什么",
+            "这句话想知道什么",
+            "提问者关心哪方面",
+            "用户的目的",
+            "问的属于哪一种",
+            "这条咨询的主题",
+            "说话人想了解什么",
+        )
     else:
         words = rng.sample(CATEGORIES[subject], rng.randint(1, 3))
         text = spans.pick(("，", "")).join(spans.word(1, 5) + word for word in words)
@@ -100,8 +134,19 @@ def _choose_by_topic(spans: Spans) -> Dialogue:
 
 
 ANSWERS = (
-    ("是", "否"), ("是", "不是"), ("相同", "不同"), ("一样", "不一样"), ("一致", "不一致"), ("对", "错"), ("能", "不能"),
-    ("同义", "不同义"), ("是同一个意思", "不是同一个意思"), ("等价", "不等价"), ("匹配", "不匹配"), ("有", "没有"), ("是的", "不是的"),
+    ("是", "否"),
+    ("是", "不是"),
+    ("相同", "不同"),
+    ("一样", "不一样"),
+    ("一致", "不一致"),
+    ("对", "错"),
+    ("能", "不能"),
+    ("同义", "不同义"),
+    ("是同一个意思", "不是同一个意思"),
+    ("等价", "不等价"),
+    ("匹配", "不匹配"),
+    ("有", "没有"),
+    ("是的", "不是的"),
 )
 
 
@@ -125,8 +170,18 @@ def same_meaning(spans: Spans) -> Dialogue:
     a = spans.pick(PREFIXES) + first.format(x=thing) + spans.pick(SUFFIXES)
     b = spans.pick(PREFIXES) + second.format(x=other) + spans.pick(SUFFIXES)
     yes, no = spans.pick(ANSWERS)
-    pair = spans.pick(("甲：{a}\n乙：{b}", "“{a}”与“{b}”", "1、{a}\n2、{b}", "{a}\n{b}", "前一句：{a}\n后一句：{b}", "「{a}」「{b}」",
-                       "左：{a}；右：{b}", "《{a}》和《{b}》")).format(a=a, b=b)
+    pair = spans.pick(
+        (
+            "甲：{a}\n乙：{b}",
+            "“{a}”与“{b}”",
+            "1、{a}\n2、{b}",
+            "{a}\n{b}",
+            "前一句：{a}\n后一句：{b}",
+            "「{a}」「{b}」",
+            "左：{a}；右：{b}",
+            "《{a}》和《{b}》",
+        )
+    ).format(a=a, b=b)
     instruction = instruct(
         spans,
         ("比较", "看", "对照", "读完", "判定", "评一评"),

@@ -1,7 +1,7 @@
-"""Real text of the embedded model: openly licensed Chinese dialogues, read from the folder in `WEITIAO_SHARED`.
+"""Real text of the embedded model: openly licensed Chinese dialogues from the folder in `WEITIAO_SHARED`.
 
-Owns which files are used, how each becomes dialogues, and which dialogues are held out. Nothing read here is ever
-copied into the repository. Only collections with a clear open licence are read:
+Owns which files are used, how each becomes dialogues, and which dialogues are held out. Nothing read here is
+ever copied into the repository. Only collections with a clear open licence are read:
 
 | folder below `$WEITIAO_SHARED/data`  | licence    |
 |--------------------------------------|------------|
@@ -62,7 +62,7 @@ def data_folder() -> Path:
 def read_dialogues() -> tuple[list[Dialogue], list[Dialogue]]:
     """All dialogues as (training, held out), without exact repeats.
 
-    A dialogue is held out by the hash of its first user message: all answers to one question fall on one side.
+    A dialogue is held out by the hash of its first user message: all answers to a question fall on one side.
     """
     training: list[Dialogue] = []
     held_out: list[Dialogue] = []

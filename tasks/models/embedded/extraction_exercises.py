@@ -15,7 +15,11 @@ Triple = tuple[str, str, str]
 
 # (form of one triple, joint between triples, how the prompt names the form)
 FORMS = (
-    ("{h}_{r}_{t}", "\n", ("头_关系_尾，一行一条", "用下划线连接，每行一个", "按“甲_关系_乙”分行写", "“_”连接三部分，换行隔开")),
+    (
+        "{h}_{r}_{t}",
+        "\n",
+        ("头_关系_尾，一行一条", "用下划线连接，每行一个", "按“甲_关系_乙”分行写", "“_”连接三部分，换行隔开"),
+    ),
     ("{h}_{r}_{t}", "\n", ("用下划线把三项连起来，一行一组", "以_相连并换行", "三项之间是下划线")),
     ("{h}|{r}|{t}", "\n", ("竖线分隔，一行一条", "按“甲|关系|乙”写", "用|隔开")),
     ("（{h}，{r}，{t}）", "\n", ("写成（甲，关系，乙）", "放在括号里，逗号分开", "用括号括起来，一行一组")),
@@ -76,7 +80,13 @@ def triples(spans: Spans) -> Dialogue:
         spans,
         ("找", "列", "挑", "整理", "提", "写", "归纳", "摘", "读", "标"),
         ("出", "出下文里", "出这段话中", "出材料提到的"),
-        (relations, f"关系{relations}", f"{relations}这几种关系", f"属于{relations}的", f"与{relations}有关的"),
+        (
+            relations,
+            f"关系{relations}",
+            f"{relations}这几种关系",
+            f"属于{relations}的",
+            f"与{relations}有关的",
+        ),
         ("的三项组合", "的条目", "的对应", "的成对信息", "的内容", "三元信息"),
         ("，", "（", "。格式："),
     )
@@ -87,7 +97,10 @@ def triples(spans: Spans) -> Dialogue:
         return [("user", present(spans, instruction, text)), ("assistant", answer)]
     if rng.random() < 0.3:
         instruction += f"，没有就写{spans.pick(('无', '没有', '未提到'))}"
-    return [("user", present(spans, instruction, text)), ("assistant", _grouped(spans, found, wanted, form, joint))]
+    return [
+        ("user", present(spans, instruction, text)),
+        ("assistant", _grouped(spans, found, wanted, form, joint)),
+    ]
 
 
 def _grouped(spans: Spans, found: list[Triple], wanted: list[str], form: str, joint: str) -> str:
@@ -121,15 +134,27 @@ def entities(spans: Spans) -> Dialogue:
         together = found[0] if len(found) == 1 else "、".join(found[:-1]) + spans.pick(("、", "和", "及")) + found[-1]
         context = spans.pick(ENTITY_CONTEXTS[kind])
         clause = f"{names[kind]}有{together}" if invented else context.format(together)
-        clauses.append(clause if rng.random() < 0.8 else spans.pick(("他", "患者", "后来", "我们", "这次", "其中")) + clause)
+        clauses.append(
+            clause if rng.random() < 0.8 else spans.pick(("他", "患者", "后来", "我们", "这次", "其中")) + clause
+        )
         mentions += [(kind, entity) for entity in found]
         if rng.random() < 0.4:
             clauses.append(spans.pick(FILLERS) if rng.random() < 0.8 else spans.filler())
     if not clauses:
         clauses = [spans.pick(FILLERS), spans.pick(FILLERS)]
     text = spans.pick(("，", "，", "。", "；")).join(clauses) + spans.pick(("。", "。", "！", ""))
-    form, joint = spans.pick((("{t}实体：{e}", "，"), ("{t}实体：{e}", "，"), ("{t}：{e}", "、"), ("{t}：{e}", "，"),
-                                   ("{t}有{e}", "、"), ("【{t}】{e}", "；"), ("{t}={e}", ","), ("- {t}：{e}", "，")))
+    form, joint = spans.pick(
+        (
+            ("{t}实体：{e}", "，"),
+            ("{t}实体：{e}", "，"),
+            ("{t}：{e}", "、"),
+            ("{t}：{e}", "，"),
+            ("{t}有{e}", "、"),
+            ("【{t}】{e}", "；"),
+            ("{t}={e}", ","),
+            ("- {t}：{e}", "，"),
+        )
+    )
     nothing = spans.pick(("无", "未发现", "", "", "没有"))
     header = spans.pick(("", "", "", "句中内容如下：\n", "找到：\n", "整理结果：\n", "如下：\n", "文中提到的有：\n"))
     listed = spans.pick(("、", "，", ",", "和")).join(names[t] for t in asked)

@@ -32,8 +32,8 @@ class Renderer:
     def render(self, dialogue: Dialogue, everything: bool = False) -> tuple[list[int], list[bool]]:
         """Ids and whether each is a target.
 
-        Targets are the assistant's turns up to and including the stop token; with `everything` all that follows the
-        first user role token. `<|assistant|>` is never a target: the generation prompt supplies it.
+        Targets are the assistant's turns up to and including the stop token; with `everything` all that
+        follows the first user role token. `<|assistant|>` never is one: the generation prompt supplies it.
         """
         ids = [self.special["[gMASK]"], self.special["sop"]]
         targets = [False, False]

@@ -1,4 +1,4 @@
-"""Spans of text that the exercises copy, look up and extract: random characters, invented words, pieces of real text.
+"""Spans that the exercises copy, look up and extract: random characters, invented words, real text.
 
 Owns how a span is drawn; what is asked about it belongs to the exercise modules.
 """
@@ -9,7 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tasks.models.embedded.exercise_tables import ENTITY_LISTS, ENTITY_SUFFIXES, FILLERS, GIVEN, STEMS, SURNAMES
+from tasks.models.embedded.exercise_tables import (
+    ENTITY_LISTS,
+    ENTITY_SUFFIXES,
+    FILLERS,
+    GIVEN,
+    STEMS,
+    SURNAMES,
+)
 
 Choice = TypeVar("Choice")
 

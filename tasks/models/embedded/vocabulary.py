@@ -22,8 +22,8 @@ PUNCTUATION = "，。、；：？！…—·～“”‘’（）《》〈〉【
 FULL_WIDTH = "".join(chr(code) for code in range(0xFF01, 0xFF5F))
 NUMERALS = "①②③④⑤⑥⑦⑧⑨⑩ⅠⅡⅢⅣⅤⅥαβγδμ"
 
-# An assistant turn ends with the next role token, which the model has to produce itself: it is written inside the
-# generation block of the assistant turn, and the following message leaves its own role token out.
+# An assistant turn ends with the next role token, which the model has to produce itself: it is written inside
+# the generation block of the assistant turn, and the following message leaves its own role token out.
 CHAT_TEMPLATE = """\
 {{- '[gMASK]sop' -}}
 {%- for message in messages -%}
@@ -48,20 +48,17 @@ CHAT_TEMPLATE = """\
 def common_characters() -> str:
     """The 3,755 characters of GB2312 level 1: the ones in common use, in the standard's order."""
     return b"".join(
-        bytes((row, cell))
-        for row in range(0xB0, 0xD8)
-        for cell in range(0xA1, 0xFF)
-        if (row, cell) <= (0xD7, 0xF9)
+        bytes((row, cell)) for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) if (row, cell) <= (0xD7, 0xF9)
     ).decode("gb2312")
 
 
 def characters(text: str, at_least: int = 4) -> list[str]:
-    """Characters that get a token of their own: the fixed sets, and what occurs `at_least` times in `text`."""
+    """Characters with a token of their own: the fixed sets, and what occurs `at_least` times in `text`."""
     ascii_characters = "\n\t" + "".join(chr(code) for code in range(0x20, 0x7F))
     frequent = {character for character, count in Counter(text).items() if count >= at_least}
     fixed = set(ascii_characters + PUNCTUATION + FULL_WIDTH + NUMERALS + common_characters())
     # U+FFFD and other control characters stay bytes: they are noise in the text, not something to learn.
-    return sorted(c for c in fixed | frequent if c in "\n\t" or (c.isprintable() or c == "　") and c != "�")
+    return sorted(c for c in fixed | frequent if c in "\n\t" or ((c.isprintable() or c == "　") and c != "�"))
 
 
 def build_tokenizer(text: str) -> PreTrainedTokenizerFast:

@@ -4,8 +4,36 @@ from collections.abc import Sequence
 
 from tasks.models.embedded.spans import Spans
 
-POLITE = ("", "", "", "请", "请你", "帮我", "麻烦", "需要你", "你来", "现在请", "任务：", "要求：", "试着", "下面请你")
-LABELS = ("", "", "", "文本：", "内容：", "材料：", "原文：", "句子：", "输入：", "正文：", "文字如下：", "资料：")
+POLITE = (
+    "",
+    "",
+    "",
+    "请",
+    "请你",
+    "帮我",
+    "麻烦",
+    "需要你",
+    "你来",
+    "现在请",
+    "任务：",
+    "要求：",
+    "试着",
+    "下面请你",
+)
+LABELS = (
+    "",
+    "",
+    "",
+    "文本：",
+    "内容：",
+    "材料：",
+    "原文：",
+    "句子：",
+    "输入：",
+    "正文：",
+    "文字如下：",
+    "资料：",
+)
 ENDINGS = ("", "", "", "", "", "答：", "回答：", "结果：", "输出：", "答案：", "答案是")
 LIST_SEPARATORS = ("，", "，", "、", "、", "\n", "；", " ", "/", ",", "|")
 TIGHT_SEPARATORS = ("，", "、", "；", ",", "/")
@@ -29,7 +57,11 @@ def present(spans: Spans, instruction: str, material: str, ending: bool = True) 
         text = label + material + "\n" + spans.pick(("", "", "问题：", "指令：", "要求：")) + instruction
         text += spans.pick(("", "", "。", "：")) if not text.endswith("？") else ""
     else:
-        text = instruction + spans.pick(("：", " ", "\n")) + spans.pick(("“{}”", "「{}」", "《{}》", "【{}】")).format(material)
+        text = (
+            instruction
+            + spans.pick(("：", " ", "\n"))
+            + spans.pick(("“{}”", "「{}」", "《{}》", "【{}】")).format(material)
+        )
     end = spans.pick(ENDINGS) if ending else ""
     return text + "\n" + end if end else text
 
