@@ -26,7 +26,9 @@ class ChatConfig(ServeConfig):
 
 def run(config: ChatConfig) -> dict[str, Any]:
     options = {k: v for k in ("max_tokens", "temperature") if (v := getattr(config, k)) is not None}
-    with chat.connect(config.serving, root=config.paths.root, url=config.url, target=config.target()) as client:
+    with chat.connect(
+        config.serving, root=config.paths.root, url=config.url, target=config.target(), base=config.base
+    ) as client:
         if config.prompt is None:
             chat.talk(client, sys.stdout, system=config.system, **options)
             return {}

@@ -57,7 +57,7 @@ def main(
         if hasattr(stream, "reconfigure"):  # Chinese text on consoles that are not UTF-8
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        name, overrides = _arguments(sys.argv[1:], verb, default)
+        name, overrides = _arguments(sys.argv[1:], verb, default, folder)
         config = schema(composed(name, overrides, folder, verbatim))
         result = run(config)
         if getattr(config, "output", "text") == "json":
@@ -126,7 +126,8 @@ def _parsed(text: str, verbatim: Sequence[str]) -> Override:
     quoted = key + "='" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
     parser = OverridesParser.create()
     try:
-        return parser.parse_override(quoted if key in verbatim else text)
+        # ${ would be Hydra's interpolation
+        return parser.parse_override(quoted.replace("${", "\\${") if key in verbatim else text)
     except HydraException as error:
         if equals and key and value[:1] not in ("[", "{", "'", '"'):
             with suppress(HydraException):
@@ -165,7 +166,7 @@ def _is_group(key: str, folder: Path) -> bool:
     return "." not in key and (folder / key).is_dir()
 
 
-def _arguments(argv: Sequence[str], verb: str, default: str) -> tuple[str, list[str]]:
+def _arguments(argv: Sequence[str], verb: str, default: str, folder: Path) -> tuple[str, list[str]]:
     """The configuration's name and the overrides."""
     name, overrides, waiting = default, [], False
     for argument in argv:
@@ -176,7 +177,7 @@ def _arguments(argv: Sequence[str], verb: str, default: str) -> tuple[str, list[
         elif argument.startswith(("--config-name=", "-cn=")):
             name = argument.partition("=")[2]
         elif argument in ("--help", "-h"):
-            print(_help(verb, default))
+            print(_help(verb, default, folder))
             sys.exit(0)
         elif argument.startswith("-") and "=" not in argument:
             raise UserError(f"{argument}: unknown option; allowed: --config-name NAME, --help, and key=value overrides")
@@ -187,8 +188,11 @@ def _arguments(argv: Sequence[str], verb: str, default: str) -> tuple[str, list[
     return name.removesuffix(".yaml"), overrides
 
 
-def _help(verb: str, default: str) -> str:
+def _help(verb: str, default: str, folder: Path) -> str:
     module = sys.modules[f"flows.{verb}"] if f"flows.{verb}" in sys.modules else sys.modules["__main__"]
+    if folder != CONF:  # a verb with keys of its own
+        keys = (folder / f"{default}.yaml").read_text(encoding="utf-8")
+        return f"{(module.__doc__ or '').strip()}\n\nusage: python -m flows.{verb} [key=value ...]\n\n{keys}"
     names = ", ".join(sorted(p.stem for p in CONF.glob("*.yaml")))
     groups = "\n".join(
         f"  {g.name}=  {', '.join(sorted(p.stem for p in g.glob('*.yaml')))}"

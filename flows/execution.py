@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from tasks import devices
 from tasks.artifacts import Artifact, ServableModel
 from tasks.config import PipelineConfig
-from tasks.errors import Stopped
+from tasks.errors import Stopped, UserError, WeitiaoError
 from tasks.store import Store
 from tasks.tracking.tracker import NoTracker, Tracker
 
@@ -108,7 +108,14 @@ def _prefect() -> Any:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     import prefect
 
+    for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.task_engine", "prefect.flow_engine"):
+        logging.getLogger(name).addFilter(_no_traceback)
     return prefect
+
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+    """Errors that say in one line what to do are shown by the command line, without Prefect's traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], WeitiaoError))
 
 
 def _as_flow(goal: Callable[[], T], name: str) -> T:
@@ -117,9 +124,26 @@ def _as_flow(goal: Callable[[], T], name: str) -> T:
     return cast(T, flow())
 
 
+def _may_pass_next_time(task: Any, run: Any, state: Any) -> bool:
+    """Whether trying a failed stage again makes sense: not after a user's mistake or a signal."""
+    try:
+        state.result()
+    except (UserError, Stopped):
+        return False
+    except Exception:
+        return True
+    return False
+
+
 def _as_task(work: Callable[..., T], name: str, config: PipelineConfig) -> Callable[..., T]:
     prefect = _prefect()
     from prefect.cache_policies import NO_CACHE
 
-    task = prefect.task(name=name, retries=config.retries, retry_delay_seconds=10, cache_policy=NO_CACHE)(work)
+    task = prefect.task(
+        name=name,
+        retries=config.retries,
+        retry_delay_seconds=10,
+        retry_condition_fn=_may_pass_next_time,
+        cache_policy=NO_CACHE,
+    )(work)
     return cast(Callable[..., T], task)

@@ -71,7 +71,7 @@ class Pipeline:
     @cached_property
     def decision(self) -> Decision:
         c = self.config
-        return self._run("gate", decide, self.report, champion(c.paths.root), c.evaluation.gate)
+        return self._run("gate", decide, self.report, champion(c.paths.root, c.serving.model_name), c.evaluation.gate)
 
     @cached_property
     def model(self) -> ServableModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks import devices
 from tasks.config import PipelineConfig
 from tasks.data.stage import inputs as data_files
-from tasks.errors import ResourceError
+from tasks.errors import ConfigError, ResourceError
 from tasks.models import resolving
 from tasks.serving.stage import check_port
 from tasks.training import memory
@@ -50,6 +51,35 @@ class Plan(BaseModel):
         return self.model_dump(mode="json")
 
 
+def _shape(place: Path | None) -> dict[str, int]:
+    """What is known of the model before it is converted or downloaded; zeros for what is not."""
+    if place is not None and place.is_dir():
+        resolving.model_files(place)
+        return resolving.shape_facts(place)
+    names = ("parameters", "bytes", "hidden_size", "layers", "vocabulary", "context_tokens")
+    unknown = dict.fromkeys(names, 0)
+    if place is not None:  # a GGUF file: about four bits a weight
+        unknown["parameters"] = place.stat().st_size * 2
+    return unknown
+
+
+def _check_context(config: PipelineConfig, context_tokens: int) -> None:
+    """Refuse lengths that the model cannot hold; 0 is an unknown context.
+
+    Raises:
+        ConfigError: with the arithmetic.
+    """
+    prefix = getattr(config.method, "num_virtual_tokens", 0)
+    prompt, reply = config.tokenization.max_prompt_tokens, config.evaluation.max_new_tokens
+    total = prefix + prompt + max(reply, config.tokenization.max_reply_tokens)
+    if context_tokens and total > context_tokens:
+        raise ConfigError(
+            f"tokenization.max_prompt_tokens={prompt} + evaluation.max_new_tokens={reply}"
+            f"{f' + method.num_virtual_tokens={prefix}' if prefix else ''} = {total}: more than the model's context of "
+            f"{context_tokens} tokens; lower one of them"
+        )
+
+
 def make_plan(config: PipelineConfig) -> Plan:
     """Look at every input and at the machine.
 
@@ -60,13 +90,9 @@ def make_plan(config: PipelineConfig) -> Plan:
     device = devices.resolve_device(config.hardware.device)
     precision = devices.resolve_precision(config.training.precision, device)
     data = data_files(config.data)
-    place = resolving.locate(config.model)
-    if place.is_dir():
-        resolving.model_files(place)
-        shape = resolving.shape_facts(place)
-    else:  # a GGUF file: four bits a weight, whatever its shape turns out to be
-        shape = {"parameters": place.stat().st_size * 2, "bytes": place.stat().st_size, "hidden_size": 0, "layers": 0}
-        shape |= {"vocabulary": 0, "context_tokens": 0}
+    place = resolving.locate(config.model, download=False)
+    shape = _shape(place)
+    _check_context(config, shape["context_tokens"])
     check_port(config.serving, root=config.paths.root)
     facts = devices.facts(config.paths.root.resolve())
     trainable = memory.trainable_parameters(shape, config.method.model_dump())
@@ -106,7 +132,7 @@ def make_plan(config: PipelineConfig) -> Plan:
     return Plan(
         device=device,
         precision=precision,
-        model=str(place),
+        model=str(place) if place else f"hub: {config.model.hub_id} (will be downloaded)",
         data=data,
         parameters=shape["parameters"],
         trainable=trainable,

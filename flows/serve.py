@@ -33,6 +33,11 @@ class ServeConfig(Section):
     serving: ServingConfig = How(default_factory=ServingConfig, doc="Address and limits.")
     paths: PathsConfig = How(default_factory=PathsConfig, doc="Where the release is on record.")
 
+    @property
+    def base(self) -> Path | None:
+        """Where the base model lies, if the user says so."""
+        return self.model.path.resolve() if self.model.path else None
+
     def target(self) -> Target | None:
         """The folder to load, None for the release in service.
 
@@ -44,8 +49,9 @@ class ServeConfig(Section):
         for key, folder in (("path", self.path), ("model.path", self.model.path)):
             if folder is not None and not folder.is_dir():
                 raise ModelError(f"{key}={folder}: no such folder")
-        base = self.model.path.resolve() if self.model.path else None
-        return Target(self.path.resolve(), base, devices.resolve_device(self.hardware.device), "float32")
+        base = self.base
+        device = devices.resolve_device(self.hardware.device)
+        return Target(self.path.resolve(), base, device, devices.dtype("auto", device))
 
 
 def run(config: ServeConfig) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         serving,
         root=config.paths.root,
         model=target.model,
-        base=target.base,
+        base=config.base or target.base,
         device=target.device,
         dtype=target.dtype,
     )

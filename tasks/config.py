@@ -26,7 +26,7 @@ from tasks.tracking.config import TrackingConfig
 from tasks.training.config import HardwareConfig, TrainingConfig
 
 S = TypeVar("S", bound=Section)
-_SECRET = re.compile(r"token\b|secret|passw|api[_-]?key$|authorization", re.IGNORECASE)
+_SECRET = re.compile(r"token\b|secret|passw|api[_-]?key|authorization", re.IGNORECASE)
 #: Sections whose schema is a plug-in's: section -> (the key that names it, package of the plug-ins).
 _PLUGGED = {"data": ("source", "tasks.data.sources"), "method": ("name", "tasks.methods")}
 

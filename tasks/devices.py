@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +28,13 @@ def gpus() -> tuple[dict[str, Any], ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     found = []
-    for line in done.stdout.strip().splitlines():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers are understood, GPU names are left to torch
+    chosen = (
+        None if visible is None or re.search(r"[^\d, ]", visible) else {int(n) for n in visible.split(",") if n.strip()}
+    )
+    for index, line in enumerate(done.stdout.strip().splitlines()):
+        if chosen is not None and index not in chosen:
+            continue
         name, total, free, capability, driver = (part.strip() for part in line.split(","))
         found.append(
             {

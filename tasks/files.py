@@ -29,6 +29,14 @@ def write_atomic(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def sync_files(folder: Path) -> None:
+    """Make the content of every file below ``folder`` durable."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a folder's entries durable; a no-op where folders cannot be opened (Windows)."""
     if os.name == "nt":

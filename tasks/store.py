@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from tasks.artifacts import Artifact
 from tasks.errors import CorruptArtifact
-from tasks.files import sha256_file, sync_folder, write_atomic
+from tasks.files import sha256_file, sync_files, sync_folder, write_atomic
 
 log = logging.getLogger(__name__)
 A = TypeVar("A", bound=Artifact)
@@ -139,6 +140,7 @@ class Store:
                 "execution": {**(execution or {}), "seconds": seconds, "finished_at": time.time()},
                 "files": list_files(partial),
             }
+            sync_files(partial)
             artifact = kind(path=final, fingerprint=fingerprint, seconds=seconds, **facts)
             write_atomic(partial / RECORD, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False))
             partial.replace(final)
@@ -167,7 +169,7 @@ class Store:
     def artifacts(self, stage: str) -> list[Path]:
         """The folders of a stage's artifacts, newest first."""
         records = (self.root / stage).glob(f"*/{RECORD}")
-        folders = [r.parent for r in records if r.parent.suffix != ".partial"]
+        folders = [r.parent for r in records if not re.search(r"\.(partial|corrupt-\d+)$", r.parent.name)]
         return sorted(folders, key=lambda f: (f / RECORD).stat().st_mtime, reverse=True)
 
     @contextmanager
@@ -208,7 +210,10 @@ class Store:
         same_name = [f for f in earlier if f.name.rsplit("-", 1)[0] == final.name.rsplit("-", 1)[0]] or earlier
         if not same_name:
             return "first of its kind"
-        old = json.loads((same_name[0] / RECORD).read_text(encoding="utf-8"))["identity"]
+        try:
+            old = json.loads((same_name[0] / RECORD).read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError):
+            return f"the record of {same_name[0].name} cannot be read"
         lines = [f"{key} {a} -> {b}" for key, a, b in _differences(old, identity)]
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
         return f"against {same_name[0].name}: {'; '.join(lines[:3])}{more}"

@@ -74,11 +74,16 @@ def question(report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...],
     """
     content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
     answered = {r.id: r for r in predictions.read(report.path / content["files"]["tuned"]) if not r.prompt_cut}
-    rows = [row for row in read_rows(dataset.path / f"{content['split']}.jsonl") if row.id in answered]
+    rows = [r for r in read_rows(dataset.path / f"{content['split']}.jsonl") if r.id in answered and _plain(r)]
     if not rows:
         return (Message("user", "你好"),), ""
     chosen = next((row for row in rows if answered[row.id].prediction.strip()), rows[0])
     return chosen.prompt, answered[chosen.id].prediction
+
+
+def _plain(row: Row) -> bool:
+    """Whether a chat client can ask it: no tool results, no metadata."""
+    return all(m.role != "observation" and not m.metadata for m in row.prompt)
 
 
 class _Evaluation:

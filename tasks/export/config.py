@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tasks.schema import Field, Section
+from tasks.schema import Field, How, Section
 
 
 class ExportConfig(Section):
@@ -21,4 +21,7 @@ class ExportConfig(Section):
     )
     check_rows: int = Field(8, ge=1, doc="Test prompts on which the reloaded model is compared.")
     check_tokens: int = Field(24, ge=1, doc="Greedy tokens compared on each of them.")
+    device: Literal["auto", "cpu", "cuda"] = How(
+        "auto", doc="Where the merge runs, in float32 (4 bytes a parameter); auto: where training ran. cpu is slower."
+    )
     max_shard_size: str = Field("5GB", doc="Largest weight file written.")

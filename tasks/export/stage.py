@@ -29,13 +29,14 @@ def merge(
     """Merge the checkpoint that the evaluation chose."""
     dtype = _base_dtype(base.weights) if config.dtype == "auto" else config.dtype
     checkpoint = checkpoints.checkpoint(report.chosen_step)
-    device = devices.resolve_device(device)
+    device = devices.resolve_device(device if config.device == "auto" else config.device)
+    split = json.loads((report.path / "report.json").read_text(encoding="utf-8"))["split"]
 
     def work(folder: Path) -> Mapping[str, Any]:
         job = {
             "checkpoint": str(checkpoint),
             "base": str(base.weights),
-            "rows": str(dataset.path / "test.jsonl"),
+            "rows": str(dataset.path / f"{split}.jsonl"),
             "device": device,
             "max_prompt_tokens": tokenization.max_prompt_tokens,
             **schema.identity(config),
@@ -55,7 +56,7 @@ def merge(
     made = store.publish(
         ServableModel,
         name=checkpoints.path.name.rsplit("-", 1)[0],
-        revision=1,
+        revision=2,
         config={**schema.identity(config), "dtype": dtype, "max_prompt_tokens": tokenization.max_prompt_tokens},
         inputs={
             "checkpoints": checkpoints.fingerprint,

@@ -60,6 +60,17 @@ def run(job: Job) -> Mapping[str, Any]:
     }
 
 
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
+
+
 @dataclass(frozen=True)
 class Answer:
     """n tokens after a prompt.
@@ -98,7 +109,7 @@ def answer(
 
 def copy_tokenizer(base: Path, target: Path) -> None:
     """The base's tokenizer files, unchanged: saving a tokenizer anew may rewrite it."""
-    for pattern in ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model", "chat_template*"):
+    for pattern in _TOKENIZER_FILES:
         for file in base.glob(pattern):
             if file.is_file():
                 shutil.copy2(file, target / file.name)

@@ -19,8 +19,11 @@ def save(model: Any, folder: Path) -> None:
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
 
 
-def load_trainable(model: Any, folder: Path) -> None:
+def load_trainable(model: Any, folder: Path, *, exact: bool) -> None:
     """Overwrite the named parameters of ``model`` with the saved ones.
+
+    Args:
+        exact: keep the saved type (float32 while training goes on), else the model's.
 
     Raises:
         ModelError: a saved name or shape is not the model's: another base model.
@@ -33,7 +36,7 @@ def load_trainable(model: Any, folder: Path) -> None:
         for name, tensor in load_file(folder / FILE).items():
             if name not in own or own[name].shape != tensor.shape:
                 raise ModelError(f"{folder / FILE}: tensor {name} {tuple(tensor.shape)} does not fit the base model")
-            own[name].copy_(tensor.to(own[name].dtype))
+            own[name].data = tensor.to(own[name].device, None if exact else own[name].dtype)
 
 
 def merge(model: Any) -> Any:

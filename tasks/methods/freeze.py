@@ -47,5 +47,5 @@ def layer_list(model: Any) -> Any:
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
     if trainable:
         model = attach(model, config)
-    load_trainable(model, folder)
+    load_trainable(model, folder, exact=trainable)
     return model

@@ -26,5 +26,5 @@ def attach(model: Any, config: Config) -> Any:
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
     if trainable:
         model = attach(model, config)
-    load_trainable(model, folder)
+    load_trainable(model, folder, exact=trainable)
     return model

@@ -54,7 +54,7 @@ def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
     if not trainable:
         return PeftModel.from_pretrained(model, folder)
     model = attach(model, config)
-    _tensors.load_trainable(model, folder)
+    _tensors.load_trainable(model, folder, exact=True)
     return model
 
 

@@ -38,11 +38,16 @@ def greedy(
     )
     # Set, not passed: what a model's own generation_config asks for (sampling, penalties, lengths) would be merged in.
     # On both: PEFT hands its own on to the wrong module where the base model's body is called ``model``, as in GLM.
-    model.generation_config = settings
-    if hasattr(model, "get_base_model"):
-        model.get_base_model().generation_config = settings
-    with torch.inference_mode():
-        output = model.generate(input_ids=ids, attention_mask=mask)
+    both = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    own = [m.generation_config for m in both]
+    try:
+        for m in both:
+            m.generation_config = settings
+        with torch.inference_mode():
+            output = model.generate(input_ids=ids, attention_mask=mask)
+    finally:  # the model may be saved afterwards, with its own settings
+        for m, before in zip(both, own, strict=True):
+            m.generation_config = before
     seconds = (time.monotonic() - started) / len(prompts)
     return [cut(row, stop_ids, seconds) for row in output[:, ids.shape[1] :].tolist()]
 

@@ -19,8 +19,8 @@ _LFS = b"version https://git-lfs"
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
 
-def locate(config: ModelConfig) -> Path:
-    """The folder, or the .gguf file, that holds the model.
+def locate(config: ModelConfig, *, download: bool = True) -> Path | None:
+    """The folder, or the .gguf file, that holds the model; None where it would have to be downloaded first.
 
     Raises:
         ModelError: it is not there; the message says what to install, download or set.
@@ -33,7 +33,7 @@ def locate(config: ModelConfig) -> Path:
     if config.package:
         return _in_package(config)
     if config.hub_id:
-        return _from_hub(config)
+        return _from_hub(config, download)
     raise ModelError(f"model={config.name}: set model.path to the folder that holds it (no package or hub_id is given)")
 
 
@@ -51,7 +51,7 @@ def _in_package(config: ModelConfig) -> Path:
     raise ModelError(f"model={config.name}: package {config.package} holds no config.json and no .gguf file")
 
 
-def _from_hub(config: ModelConfig) -> Path:
+def _from_hub(config: ModelConfig, download: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -64,6 +64,8 @@ def _from_hub(config: ModelConfig) -> Path:
                 f"model.hub_id={config.hub_id}: not downloaded before, and model.offline=true; "
                 "set model.path to a local folder"
             ) from None
+    if not download:
+        return None
     try:
         return Path(snapshot_download(str(config.hub_id), **options))
     except (HfHubHTTPError, OSError, ValueError) as error:

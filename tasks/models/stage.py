@@ -18,6 +18,7 @@ from tasks.store import Store
 def base_model(config: ModelConfig, *, store: Store) -> BaseModelArtifact:
     """Resolve the base model; a native folder is used in place, a GGUF file is dequantised once."""
     place = resolving.locate(config)
+    assert place is not None  # it was allowed to download
     gguf = place.is_file()
     files = [place] if gguf else resolving.model_files(place)
     inputs = dict(zip([f.name for f in files], store.file_digests(files), strict=True))

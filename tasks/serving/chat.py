@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,11 +26,17 @@ _HELP = "/clear forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops a r
 
 @contextmanager
 def connect(
-    config: ServingConfig, *, root: Path, url: str | None = None, target: Target | None = None
+    config: ServingConfig,
+    *,
+    root: Path,
+    url: str | None = None,
+    target: Target | None = None,
+    base: Path | None = None,
 ) -> Iterator[Client]:
     """A client of the server at ``url``, of one started on ``target``, or else of the release in service.
 
-    A released model whose server is not running gets one for the session, as a folder does.
+    ``base`` says where the release's base model lies now. A released model whose server is not running gets one for the
+    session, as a folder does.
 
     Raises:
         UserError: nothing was released yet.
@@ -43,7 +50,8 @@ def connect(
                 "or name a model or checkpoint folder"
             )
         running = current.running
-        url, target = (running.url, None) if running else (None, current.target)
+        moved = replace(current.target, base=base or current.target.base)
+        url, target = (running.url, None) if running else (None, moved)
         config = config.model_copy(update={"model_name": current.name})
     if url is not None:
         client = Client(url, api_key=key)

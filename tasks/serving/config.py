@@ -114,5 +114,5 @@ def api_key(name: str | None) -> str | None:
         return None
     value = os.environ.get(name, "")
     if not value:
-        raise ConfigError(f"serving.api_key_env={name}: this environment variable is not set; export a key in it")
+        raise ConfigError("serving.api_key_env: must name an environment variable that is set; export the key in one")
     return value

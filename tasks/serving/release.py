@@ -99,10 +99,15 @@ def read(root: Path) -> Release | None:
         raise StageError(f"{path}: not a release record ({reason}); move it away to release anew") from None
 
 
-def champion(root: Path) -> Path | None:
-    """Folder of the evaluation of the model in service; None before the first release."""
-    current = read(root)
-    return None if current is None else current.evaluation
+def champion(root: Path, name: str) -> Path | None:
+    """Folder of the evaluation of the newest release under ``name``; None before the first."""
+    history = folder(root) / "history.jsonl"
+    if not history.is_file():
+        return None
+    lines = history.read_text(encoding="utf-8").splitlines()
+    releases = [json.loads(line) for line in lines if line.endswith("}")]  # a killed writer may leave half a line
+    found = [r["evaluation"] for r in releases if r["name"] == name]
+    return Path(found[-1]) if found and found[-1] else None
 
 
 def write(root: Path, release: Release, *, event: str) -> None:

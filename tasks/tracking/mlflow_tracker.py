@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -50,11 +51,15 @@ class MlflowTracker:
         self._run_id = ""
         self._journal = root / "tracking" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
         self._settings = settings
+        if config.uri:
+            shown = {**settings.get("tracking", {}), "uri": _without_password(config.uri)}
+            self._settings = {**settings, "tracking": shown}
         self._try("start", lambda: self._start(experiment, run_name))
 
     @property
     def how_to_open(self) -> str:
-        return f"mlflow ui --backend-store-uri {self._uri}" if self._uri.startswith("sqlite") else self._uri
+        shown = _without_password(self._uri)
+        return f"mlflow ui --backend-store-uri {shown}" if shown.startswith("sqlite") else shown
 
     # --- the pipeline's run -----------------------------------------------------------------------------------
 
@@ -192,9 +197,9 @@ class MlflowTracker:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             log.warning(
                 "MLflow at %s fails (%s: %s); the pipeline goes on without it, see %s",
-                self._uri,
+                _without_password(self._uri),
                 what,
-                reason[0][:200],
+                reason[0][:200].replace(self._uri, _without_password(self._uri)),
                 self._journal,
             )
             return None
@@ -252,6 +257,11 @@ class _MlflowSpan:
         if self._run_id:
             run_id = self._run_id
             self._tracker._try(self._name, lambda: self._tracker._client.set_terminated(run_id, status=status))
+
+
+def _without_password(uri: str) -> str:
+    """The URI with the password of its user left out."""
+    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", uri)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.files import sha256_file, sync_folder, write_atomic
+from tasks.files import sha256_file, sync_files, sync_folder, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,8 @@ def commit(target: Path, write: Callable[[Path], None], facts: Mapping[str, Any]
     temporary.mkdir(parents=True)
     write(temporary)
     files = {}
+    sync_files(temporary)
     for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-        with file.open("rb+") as stream:
-            os.fsync(stream.fileno())
         files[file.relative_to(temporary).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
     write_atomic(temporary / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
     shutil.rmtree(target, ignore_errors=True)
@@ -78,21 +76,44 @@ def steps(root: Path) -> list[int]:
     return sorted(int(p.name.removeprefix("step-")) for p in (root / "checkpoints").glob("step-*"))
 
 
-def rotate(root: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints, and all but the newest two states."""
-    for step in steps(root)[:-keep]:
+def rotate(root: Path, keep: int, every: int) -> None:
+    """Keep the newest checkpoint and the ``keep - 1`` scheduled ones before it, and the newest two states.
+
+    A checkpoint that a signal caused (no multiple of ``every``) goes as soon as there is a newer one: an interrupted
+    run must end with the same checkpoints as another.
+    """
+    found = steps(root)
+    scheduled = [step for step in found[:-1] if step % every == 0]
+    kept = {found[-1], *scheduled[max(0, len(scheduled) - keep + 1) :]}
+    for step in set(found) - kept:
         shutil.rmtree(step_folder(root, "state", step), ignore_errors=True)
         shutil.rmtree(step_folder(root, "checkpoints", step))
     for state in sorted((root / "state").glob("step-*"))[:-2]:
         shutil.rmtree(state)
 
 
-def finish(root: Path, last: int) -> None:
-    """A complete run needs no states; weights of steps after ``last`` are leftovers of an earlier, damaged attempt."""
+def clear(root: Path) -> None:
+    """Nothing to resume from: weights without a state would be taken for newer ones."""
+    for kind in ("checkpoints", "state"):
+        shutil.rmtree(root / kind, ignore_errors=True)
+
+
+def finish(root: Path) -> None:
+    """A complete run needs no states, and nothing that was set aside or left half-written."""
     shutil.rmtree(root / "state", ignore_errors=True)
     for folder in (root / "checkpoints").iterdir():
-        if not folder.name.startswith("step-") or int(folder.name.removeprefix("step-")) > last:
+        if not folder.name.startswith("step-"):
             shutil.rmtree(folder)
+
+
+def finished(root: Path) -> dict[str, Any] | None:
+    """The result of a run that ended, but was not published any more: its result.json, if its weights are whole."""
+    try:
+        result = json.loads((root / "result.json").read_text(encoding="utf-8"))
+        whole = all(verify(step_folder(root, "checkpoints", step)) for step in result["steps"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return dict(result) if whole and result["steps"] else None
 
 
 def save_optimizer(folder: Path, optimizer: Any, names: Mapping[Any, str]) -> None:

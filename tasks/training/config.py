@@ -14,7 +14,9 @@ class TrainingConfig(Section):
     max_steps: int | None = Field(None, ge=1, doc="Steps of the whole run; null: from epochs.")
     batch_size: int = Field(16, ge=1, doc="Rows a step, over all devices together; decides the result.")
     micro_batch_size: int | None = How(
-        None, ge=1, doc="Rows a device computes at once; null: as many as the step gives it. Memory, not the result."
+        None,
+        ge=1,
+        doc="Rows a device computes at once; null: all of its share. Only memory and dropout draws change.",
     )
     learning_rate: float = Field(5e-5, gt=0, lt=10, doc="Peak learning rate.")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(

@@ -12,7 +12,7 @@ from tasks.artifacts import BaseModelArtifact, Checkpoints, TokenizedDataset
 from tasks.launch import run_worker
 from tasks.methods._method import MethodConfig
 from tasks.store import Store
-from tasks.training import memory
+from tasks.training import checkpointing, memory
 from tasks.training.config import HardwareConfig, TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ def train(
     precision = devices.resolve_precision(config.precision, device)
 
     def work(folder: Path) -> Mapping[str, Any]:
+        done = checkpointing.finished(folder)
+        if done is not None:  # an attempt that was ended between its last step and the publishing
+            return done
         _log_memory(config, method, hardware, tokens, base, device, precision)
         job = {
             "model": str(base.weights),

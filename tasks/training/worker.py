@@ -66,8 +66,11 @@ class Run:
         )
         self.plan = BatchPlan(self.train_rows.lengths, self.config.batch_size, self.steps, self.config.seed)
         self.micro = self.config.rows_at_once(self.world)
-        self.done = checkpointing.newest(job.folder) or 0
-        self.rates: list[float] = []
+        with self.accelerator.main_process_first():  # the first one sets damaged checkpoints aside
+            self.done = checkpointing.newest(job.folder) or 0
+            if job.leader and not self.done:
+                checkpointing.clear(job.folder)
+        self._metrics = job.folder / "metrics.jsonl"
         self._build()
 
     # --- building ---------------------------------------------------------------------------------------------
@@ -111,6 +114,8 @@ class Run:
         if self.done:
             state = checkpointing.step_folder(self.job.folder, "state", self.done)
             checkpointing.load_optimizer(state, self._inner_optimizer, self.names)
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(json.loads((state / "scaler.json").read_text(encoding="utf-8")))
             for _ in range(self.done):
                 self.scheduler.step()
             log.info("resumes after step %d of %d", self.done, self.steps)
@@ -126,7 +131,6 @@ class Run:
         self._keep_metrics_until(self.done)
         since = _Interval()
         record: dict[str, Any] = {"loss": 0.0}
-        validation_loss: float | None = None
         while self.done < self.steps:
             began, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
             loss, norm, tokens = self._step(self.done)
@@ -139,8 +143,7 @@ class Run:
             saves = self.done % config.save_steps == 0 or last
             evaluates = self.done % config.eval_steps == 0 if config.eval_steps else saves
             if (evaluates or last) and len(self.validation_rows):
-                validation_loss = self._validation_loss()
-                self._write_metrics({"step": self.done, "validation_loss": validation_loss})
+                self._write_metrics({"step": self.done, "validation_loss": self._validation_loss()})
             stopping = self._any_rank(self.job.stopping) and not last
             if saves or stopping:
                 self._save()
@@ -156,15 +159,18 @@ class Run:
                     f"training stopped at step {self.done} of {self.steps}, state saved; run it again to go on"
                 )
         if self.job.leader:
-            checkpointing.finish(self.job.folder, self.steps)
+            checkpointing.finish(self.job.folder)
+        # from the file: an attempt that only had to finish another's work has no numbers of its own
+        written = [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
+        validation = [line["validation_loss"] for line in written if "validation_loss" in line]
         return {
             "steps": checkpointing.steps(self.job.folder),
             "method": self.method_config.name,
             "trainable": self.counts[0],
             "total": self.counts[1],
-            "train_loss": record["loss"],
-            "validation_loss": validation_loss,
-            "tokens_per_second": statistics.median(self.rates) if self.rates else 0.0,
+            "train_loss": [line["loss"] for line in written if "loss" in line][-1],
+            "validation_loss": validation[-1] if validation else None,
+            "tokens_per_second": statistics.median(x["tokens_per_second"] for x in written if "loss" in x),
             "peak_memory_bytes": _peak_memory(),
             "train_seconds": round(time.monotonic() - started, 3),
         }
@@ -240,16 +246,19 @@ class Run:
                 )
 
             digest = checkpointing.commit(checkpointing.step_folder(root, "checkpoints", step), weights, {"step": step})
-            checkpointing.commit(
-                checkpointing.step_folder(root, "state", step),
-                lambda folder: checkpointing.save_optimizer(folder, self._inner_optimizer, self.names),
-                {"step": step, "weights": digest},
-            )
-            checkpointing.rotate(root, self.config.save_total_limit)
+
+            def state(folder: Path) -> None:
+                checkpointing.save_optimizer(folder, self._inner_optimizer, self.names)
+                if self.accelerator.scaler is not None:  # fp16
+                    scaler = json.dumps(self.accelerator.scaler.state_dict())
+                    (folder / "scaler.json").write_text(scaler, encoding="utf-8")
+
+            facts = {"step": step, "weights": digest}
+            checkpointing.commit(checkpointing.step_folder(root, "state", step), state, facts)
+            checkpointing.rotate(root, self.config.save_total_limit, self.config.save_steps)
         self.accelerator.wait_for_everyone()
 
     def _log(self, since: _Interval, norm: float, learning_rate: float) -> dict[str, Any]:
-        self.rates.append(since.rate())
         record = {
             "step": self.done,
             "loss": round(since.mean_loss(), 6),
@@ -263,16 +272,15 @@ class Run:
 
     def _write_metrics(self, record: Mapping[str, Any]) -> None:
         if self.job.leader:
-            with (self.job.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
     def _keep_metrics_until(self, step: int) -> None:
         """Drop the lines that a killed attempt wrote after its last checkpoint."""
-        path = self.job.folder / "metrics.jsonl"
-        if self.job.leader and path.is_file():
-            complete = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        if self.job.leader and self._metrics.is_file():
+            complete = [line for line in self._metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in complete if json.loads(line)["step"] <= step]
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self._metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self.accelerator.wait_for_everyone()
 
 

@@ -25,17 +25,20 @@ def recognises(config: dict[str, Any], special_tokens: Collection[str]) -> bool:
 
 
 def renderer(tokenizer: Any) -> Renderer:
-    ids = tokenizer.eos_token_id
-    return Renderer(tokenizer, layout, [] if ids is None else [ids])
+    ids = {tokenizer.eos_token_id, _id(tokenizer, _turn_end(tokenizer))} - {None}
+    return Renderer(tokenizer, layout, sorted(ids))
 
 
 def layout(tokenizer: Any, messages: Sequence[Message], generate: bool) -> Iterator[Piece]:
     if not getattr(tokenizer, "chat_template", None):
         yield from _plain(tokenizer, messages, generate)
         return
-    messages, text = _templated(tokenizer, messages, generate)
+    # A prompt is what stands before a reply in training, whatever the template would add for generation instead.
+    messages, text = _templated(tokenizer, [*messages, Message("assistant", "")] if generate else messages)
     pieces = _MARKS.split(text)  # literal, number, literal, number, ..., literal
-    eos = tokenizer.eos_token
+    if generate:
+        del pieces[-2:]
+    end = _turn_end(tokenizer)
     learned_before = False
     for index, piece in enumerate(pieces):
         if index % 2:
@@ -44,18 +47,35 @@ def layout(tokenizer: Any, messages: Sequence[Message], generate: bool) -> Itera
             learned_before = message.learned
             continue
         head, tail = "", piece
-        if learned_before and eos and eos in piece:  # the stop token after a reply is learned with it
-            cut = piece.index(eos) + len(eos)
+        if learned_before and end and end in piece:  # the stop token after a reply is learned with it
+            cut = piece.index(end) + len(end)
             head, tail = piece[:cut], piece[cut:]
         for literal, learned in ((head, True), (tail, False)):
             if literal:
                 yield list(tokenizer.encode(literal, add_special_tokens=False)), learned
 
 
-def _templated(tokenizer: Any, messages: Sequence[Message], generate: bool) -> tuple[Sequence[Message], str]:
+def _id(tokenizer: Any, token: str | None) -> int | None:
+    return None if token is None else int(tokenizer.convert_tokens_to_ids(token))
+
+
+def _turn_end(tokenizer: Any) -> str | None:
+    """The control token with which the template ends a reply; the end-of-sequence token where it writes none."""
+    if getattr(tokenizer, "chat_template", None):
+        _, text = _templated(tokenizer, [Message("user", ""), Message("assistant", "")])
+        after = _MARKS.split(text)[-1]
+        found = [(after.index(token), token) for token in tokenizer.all_special_tokens if token in after]
+        if found:
+            return str(min(found)[1])
+    return None if tokenizer.eos_token is None else str(tokenizer.eos_token)
+
+
+def _templated(tokenizer: Any, messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """The messages as the template takes them, and its text with a mark for each."""
+
     def render(turns: Sequence[Message]) -> str:
         marked = [{"role": m.role, "content": _MARK.format(i)} for i, m in enumerate(turns)]
-        return str(tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=generate))
+        return str(tokenizer.apply_chat_template(marked, tokenize=False))
 
     try:
         text = render(messages)

@@ -175,3 +175,11 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     os.kill(other.pid, 9)
     other.join()
     assert not publish(Store(tmp_path), filled()).reused
+
+
+def test_unreadable_record_of_another_artifact_does_not_stop_the_stage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = publish(store, filled())
+    (made.path / "artifact.json").write_text("{", encoding="utf-8")
+    assert not publish(store, filled()).reused
+    assert not publish(store, filled(), revision=2).reused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -124,15 +124,19 @@ class TemplateTokenizer(StubTokenizer):
     """A ChatML-like template that refuses system messages."""
 
     name_or_path = "stub"
-    eos_token = "<|im_end|>"
-    eos_token_id = 7
+    eos_token = "<|endoftext|>"  # another one than ends a turn, as in some base models
+    eos_token_id = 8
+    all_special_tokens: ClassVar[list[str]] = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
     chat_template = "x"
 
-    def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool) -> str:
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return {"<|im_start|>": 6, "<|im_end|>": 7, "<|endoftext|>": 8}[token]
+
+    def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool) -> str:
         if messages[0]["role"] == "system":
             raise ValueError("no system role")
-        text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
-        return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+        thinking = {"user": "", "assistant": "<think>\n\n</think>\n\n"}  # as Qwen3 writes before a reply
+        return "".join(f"<|im_start|>{m['role']}\n{thinking[m['role']]}{m['content']}<|im_end|>\n" for m in messages)
 
     def encode(self, text: str, add_special_tokens: bool, split_special_tokens: bool = False) -> list[int]:
         ids: list[int] = []
@@ -154,5 +158,7 @@ def test_generic_layout_learns_the_reply_and_its_stop_token_only() -> None:
     learned = [i for i, learn in zip(rendered.ids, rendered.learn, strict=True) if learn]
     assert learned == [100000 + ord("o"), 100000 + ord("k"), 7]
     assert rendered.ids.count(7) == 2  # the template's own: one a message, none out of the user's text
+    assert renderer.stop_ids == (7, 8)
     prompt = renderer.prompt_ids(messages[:-1])
     assert rendered.ids[: len(prompt)] == prompt
+    assert rendered.learn[len(prompt) - 1 : len(prompt) + 1] == [False, True]

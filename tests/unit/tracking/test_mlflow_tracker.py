@@ -112,3 +112,9 @@ def test_missing_server_costs_one_warning_and_nothing_else(tmp_path: Path, caplo
     (journal,) = (tmp_path / "tracking").glob("*.jsonl")
     events = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     assert [next(k for k in ("stage", "finish") if k in e) for e in events] == ["stage", "finish"]
+
+
+def test_password_of_the_database_is_never_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = tracker(tmp_path, uri="http://user:hunter2@127.0.0.1:9", timeout_s=2)
+    assert "hunter2" not in caplog.text + made.how_to_open
+    assert "user:***@127.0.0.1" in made.how_to_open
