@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import SerializeAsAny, ValidationError
+from pydantic import SerializeAsAny, TypeAdapter, ValidationError
 
 from tasks import plugins
 from tasks.data.source import SourceConfig
@@ -77,7 +77,9 @@ def parse(values: Mapping[str, Any]) -> PipelineConfig:
             kind = field.annotation
             sections[name] = _collect(problems, name, partial(kind.model_validate, value or {}), kind)
         else:
-            sections[name] = value
+            kind_of_value: Any = Annotated[field.annotation, field]
+            adapter: TypeAdapter[Any] = TypeAdapter(kind_of_value)
+            sections[name] = _collect(problems, name, partial(adapter.validate_python, value), PipelineConfig)
     if not problems:
         config = _collect(problems, "", lambda: PipelineConfig(**sections), PipelineConfig)
         if config is not None:

@@ -35,11 +35,12 @@ def test_unknown_key_names_the_nearest() -> None:
 
 
 def test_all_problems_are_shown_together() -> None:
-    lines = problems("training.epochs=-1", "data.pth=x", "model.naem=e", "nokey=1")
+    lines = problems("training.epochs=-1", "data.pth=x", "model.naem=e", "nokey=1", "orchestrator=airflow")
     assert [line.partition(":")[0] for line in sorted(lines)] == [
         "data.pth",
         "model.naem",
         "nokey",
+        "orchestrator='airflow'",
         "training.epochs=-1",
     ]
 
