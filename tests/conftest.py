@@ -19,10 +19,19 @@ def shared() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's folder; built in its own process, so that pytest's needs no torch."""
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    code = f"import tiny, pathlib; tiny.build_base(pathlib.Path({str(folder)!r}))"
+def build(folder: Path, **options: bool) -> Path:
+    """The tiny model, built in its own process, so that pytest's needs no torch."""
+    code = f"import tiny, pathlib; tiny.build_base(pathlib.Path({str(folder)!r}), **{options!r})"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def readable_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that a server can be smoke-tested with."""
+    return build(tmp_path_factory.mktemp("readable") / "base", readable=True)

@@ -12,8 +12,12 @@ CHARACTERS = "\n：_，。0123456789问治疗病因发动机部件故障水温�
 LABELS = ("治疗", "病因")
 
 
-def build_base(folder: Path) -> None:
-    """A random GlmForCausalLM of 35 k parameters in ChatGLM3's layout."""
+def build_base(folder: Path, *, readable: bool = False) -> None:
+    """A random GlmForCausalLM of 35 k parameters in ChatGLM3's layout.
+
+    Args:
+        readable: byte tokens never win, so that replies are whole characters.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models
     from transformers import GlmConfig, GlmForCausalLM, PreTrainedTokenizerFast
@@ -39,7 +43,11 @@ def build_base(folder: Path) -> None:
         eos_token_id=[1, 5, 7],
         initializer_range=0.3,
     )
-    GlmForCausalLM(config).save_pretrained(folder)
+    model = GlmForCausalLM(config)
+    if readable:
+        with torch.no_grad():
+            model.lm_head.weight[len(SPECIAL) : len(SPECIAL) + 256] = 0
+    model.save_pretrained(folder)
 
 
 def build_checkpoint(base: Path, folder: Path, step: int) -> None:

@@ -77,8 +77,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(tiny_base: Path, root: Path) -> dict[str, Any]:
-    return result(run("full", *overrides(tiny_base, root), "output=json"))
+def first(readable_base: Path, root: Path) -> dict[str, Any]:
+    return result(run("full", *overrides(readable_base, root), "output=json"))
 
 
 def test_every_stage_runs_and_nothing_is_left_running(first: dict[str, Any], root: Path) -> None:
@@ -101,8 +101,8 @@ def test_every_stage_runs_and_nothing_is_left_running(first: dict[str, Any], roo
     assert processes_below(root) == []
 
 
-def test_second_run_reuses_everything(first: dict[str, Any], tiny_base: Path, root: Path) -> None:
-    second = result(run("full", *overrides(tiny_base, root), "output=json"))
+def test_second_run_reuses_everything(first: dict[str, Any], readable_base: Path, root: Path) -> None:
+    second = result(run("full", *overrides(readable_base, root), "output=json"))
     assert {name for name, stage in second["stages"].items() if stage.get("reused")} == {
         "prepare",
         "base_model",
@@ -116,9 +116,9 @@ def test_second_run_reuses_everything(first: dict[str, Any], tiny_base: Path, ro
 
 
 def test_another_learning_rate_redoes_training_and_what_follows(
-    first: dict[str, Any], tiny_base: Path, root: Path
+    first: dict[str, Any], readable_base: Path, root: Path
 ) -> None:
-    done = run("full", *overrides(tiny_base, root), "output=json", "training.learning_rate=0.02")
+    done = run("full", *overrides(readable_base, root), "output=json", "training.learning_rate=0.02")
     stages = result(done)["stages"]
     assert [name for name, stage in stages.items() if stage.get("reused")] == ["prepare", "base_model", "tokenize"]
     assert "config.training.learning_rate 0.01 -> 0.02" in done.stderr
@@ -126,14 +126,14 @@ def test_another_learning_rate_redoes_training_and_what_follows(
         assert stages[name]["fingerprint"] != first["stages"][name]["fingerprint"]
 
 
-def test_chat_asks_the_release_or_any_checkpoint(first: dict[str, Any], tiny_base: Path, root: Path) -> None:
+def test_chat_asks_the_release_or_any_checkpoint(first: dict[str, Any], readable_base: Path, root: Path) -> None:
     asked = ["prompt=发动机水温高", "max_tokens=8", "output=json", f"paths.root={root}"]
     released = result(run("chat", *asked))
     assert released["tokens"] <= 8 and released["finish_reason"] in ("stop", "length")
     step = first["stages"]["train"]["steps"][-1]
     checkpoint = Path(first["stages"]["train"]["path"]) / "checkpoints" / f"step-{step:06d}"
     moved = root / "moved-base"
-    moved.symlink_to(tiny_base)
+    moved.symlink_to(readable_base)
     unreleased = result(run("chat", *asked, f"path={checkpoint}", f"model.path={moved}"))
     assert unreleased["tokens"] <= 8
     assert processes_below(root) == []
@@ -153,10 +153,10 @@ def test_broken_row_is_accounted_for_or_with_strict_an_error_with_its_line(tmp_p
     assert f"{data}:4: " in line
 
 
-def test_killed_flow_takes_its_trainer_along_and_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: Path) -> None:
+def test_killed_flow_takes_its_trainer_along_and_goes_on_to_the_same_bytes(readable_base: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    expected = result(run("train", *overrides(tiny_base, whole), "output=json", "training.max_steps=60"))
-    arguments = [*overrides(tiny_base, cut), "output=json", "training.max_steps=60"]
+    expected = result(run("train", *overrides(readable_base, whole), "output=json", "training.max_steps=60"))
+    arguments = [*overrides(readable_base, cut), "output=json", "training.max_steps=60"]
     with (tmp_path / "log").open("wb") as log:
         flow = subprocess.Popen(command("train", *arguments), cwd=ROOT, stdout=log, stderr=log)
         wait_until(lambda: any(cut.glob("train/*.partial/state/step-*/MANIFEST.json")))
@@ -175,8 +175,8 @@ def test_killed_flow_takes_its_trainer_along_and_goes_on_to_the_same_bytes(tiny_
 
 
 @pytest.mark.parametrize("orchestrator", ["none", pytest.param("prefect", marks=pytest.mark.slow)])
-def test_sigterm_saves_the_state_and_exits_with_75(orchestrator: str, tiny_base: Path, tmp_path: Path) -> None:
-    arguments = [*overrides(tiny_base, tmp_path), "training.max_steps=100000", f"orchestrator={orchestrator}"]
+def test_sigterm_saves_the_state_and_exits_with_75(orchestrator: str, readable_base: Path, tmp_path: Path) -> None:
+    arguments = [*overrides(readable_base, tmp_path), "training.max_steps=100000", f"orchestrator={orchestrator}"]
     with (tmp_path / "log").open("wb") as log:
         flow = subprocess.Popen(command("train", *arguments), cwd=ROOT, stdout=log, stderr=log)
         wait_until(lambda: any(tmp_path.glob("train/*.partial/state/step-*/MANIFEST.json")))
@@ -188,7 +188,7 @@ def test_sigterm_saves_the_state_and_exits_with_75(orchestrator: str, tiny_base:
     assert "state saved" in json.loads((partial / "error.json").read_text(encoding="utf-8"))["message"]
 
 
-def test_refusal_of_the_gate_ends_the_run_with_0(tiny_base: Path, first: dict[str, Any], root: Path) -> None:
-    refused = result(run("full", *overrides(tiny_base, root), "output=json", "evaluation.gate.minimum_score=0.99"))
+def test_refusal_of_the_gate_ends_the_run_with_0(readable_base: Path, first: dict[str, Any], root: Path) -> None:
+    refused = result(run("full", *overrides(readable_base, root), "output=json", "evaluation.gate.minimum_score=0.99"))
     assert refused["promoted"] is False and "merge" not in refused["stages"]
     assert "minimum_score" in refused["stages"]["gate"]["reason"]
