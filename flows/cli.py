@@ -144,7 +144,7 @@ def _problem(override: Override, folder: Path) -> str | None:
         )
     if not _is_group(key, folder) or override.is_delete():
         return None
-    options = sorted(p.stem for p in (folder / key).glob("*.yaml"))
+    options = group_options(folder / key)
     if isinstance(value, list):
         return (
             f"{override.input_line}: a list would silently merge the options; choose one of {', '.join(options)}, "
@@ -160,6 +160,11 @@ def _forced(override: Override, folder: Path) -> str:
     plain = override.type is not None and override.type.name == "CHANGE"
     line = str(override.input_line)
     return f"++{line}" if plain and not _is_group(override.key_or_group, folder) else line
+
+
+def group_options(group: Path) -> list[str]:
+    """The options of a configuration group; files that start with an underscore are shared parts of them."""
+    return sorted(p.stem for p in group.glob("[!_]*.yaml"))
 
 
 def _is_group(key: str, folder: Path) -> bool:
@@ -195,7 +200,7 @@ def _help(verb: str, default: str, folder: Path) -> str:
         return f"{(module.__doc__ or '').strip()}\n\nusage: python -m flows.{verb} [key=value ...]\n\n{keys}"
     names = ", ".join(sorted(p.stem for p in CONF.glob("*.yaml")))
     groups = "\n".join(
-        f"  {g.name}=  {', '.join(sorted(p.stem for p in g.glob('*.yaml')))}"
+        f"  {g.name}=  {', '.join(group_options(g))}"
         for g in sorted(CONF.iterdir())
         if g.is_dir() and g.name != "verbs"
     )

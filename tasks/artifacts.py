@@ -32,11 +32,12 @@ class Artifact(BaseModel):
 
 
 class Dataset(Artifact):
-    """Rows (tasks.conversation) in ``<split>.jsonl``, ``report.json`` with their account, and ``dropped.jsonl``.
+    """Rows (tasks.conversation) in ``<split>.parquet``; ``report.json``, ``report.md``, plots and ``preview.md``;
+    ``quarantine.jsonl`` with file, line and reason of every dropped record; ``export/`` where asked for.
 
     Attributes:
         source: name of the source module that read it.
-        rows: the row account {"read": n, "kept": n, "dropped": {reason: n}}; read = kept + all dropped.
+        rows: the account of source records {"read": n, "kept": n, "dropped": {reason: n}}; read = kept + all dropped.
         splits: rows per split {"train": n, "validation": n, "test": n}.
         tasks: rows per task name over all splits.
     """
@@ -47,6 +48,10 @@ class Dataset(Artifact):
     rows: dict[str, Any]
     splits: dict[str, int]
     tasks: dict[str, int]
+
+    def rows_file(self, split: str) -> Path:
+        """The file of a split's rows, for ``tasks.conversation.read_rows``."""
+        return self.path / f"{split}.parquet"
 
 
 class BaseModelArtifact(Artifact):

@@ -1,6 +1,7 @@
 """The one in-memory form of a dialogue, and of a data row that holds one.
 
-Owns what a message is and how a row is written to a data set's JSONL; does not know templates or tokens.
+Owns what a message is and how rows are kept in files: Parquet in data sets, JSONL between an orchestrator and its
+workers. Does not know templates or tokens.
 """
 
 from __future__ import annotations
@@ -100,7 +101,30 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Read rows that :func:`write_rows` wrote."""
+    """Read the rows of a data set's Parquet file, or of a JSONL file that :func:`write_rows` wrote, as a stream."""
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield Row.from_json(json.loads(line))
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=2000, columns=["id", "task", "metric", "messages", "fields"]):
+            yield from rows_of(batch)
+
+
+def rows_of(batch: Any) -> Iterator[Row]:
+    """The rows of an Arrow batch with the columns of a data set (see ``tasks.data.spool.schema``)."""
+    for value in batch.to_pylist():
+        yield Row(
+            id=value["id"],
+            messages=tuple(Message(**message) for message in value["messages"]),
+            task=value["task"],
+            metric=value["metric"],
+            fields=json.loads(value["fields"]) if value["fields"] else {},
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.data.source import SourceConfig, Unusable
@@ -15,10 +16,14 @@ KNOWN_PAIRS = (
     ("text", "answer"),
     ("input", "output"),
     ("instruction", "output"),
+    ("question", "answer"),
+    ("query", "response"),
+    ("ask", "answer"),
+    ("q", "a"),
 )
 
 
-def pair(record: dict[str, Any], config: SourceConfig) -> tuple[str, list[str]]:
+def pair(record: Mapping[str, Any], config: SourceConfig) -> tuple[str, list[str]]:
     """The prompt and the replies (several where the column holds a list) of a record.
 
     Raises:
@@ -27,24 +32,39 @@ def pair(record: dict[str, Any], config: SourceConfig) -> tuple[str, list[str]]:
     prompt_column, response_column = _names(record, config)
     prompt = ""
     for column in prompt_column.split("+"):
-        prompt = _join(prompt, _text(record, column))
-    replies = record[response_column] if isinstance(record.get(response_column), list) else None
-    if replies and all(isinstance(reply, str) for reply in replies):
-        return prompt, list(replies)
-    return prompt, [_text(record, response_column)]
+        prompt = join(prompt, text(record, column))
+    replies = record.get(response_column)
+    if isinstance(replies, list) and all(isinstance(reply, str) for reply in replies):
+        return prompt, list(replies) or [""]
+    return prompt, [text(record, response_column)]
 
 
-def _names(record: dict[str, Any], config: SourceConfig) -> tuple[str, str]:
+def known_pair(record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The known pair of columns that a record has, both of them holding texts (the reply perhaps several)."""
     for prompt, response in KNOWN_PAIRS:
-        prompt = prompt if config.prompt_column == "auto" else config.prompt_column
-        response = response if config.response_column == "auto" else config.response_column
-        if response in record and all(column in record for column in prompt.split("+")):
-            return prompt, response
-    wanted = f"data.prompt_column={config.prompt_column}, data.response_column={config.response_column}"
-    raise Unusable("no such columns", detail=f"{wanted}; the record has {', '.join(list(record)[:8])}")
+        if response in record and all(isinstance(record.get(column), str) for column in prompt.split("+")):
+            return (prompt, response) if isinstance(record[response], str | list) else None
+    return None
 
 
-def _text(record: dict[str, Any], column: str) -> str:
+def answers(replies: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The reply to learn, which is the first that is not empty, and the fields of a row: all of several replies."""
+    if len(replies) == 1:
+        return replies[0], {}
+    filled = [reply for reply in replies if reply.strip()]
+    if not filled:
+        return replies[0] if replies else "", {}
+    return filled[0], {"references": filled} if len(filled) > 1 else {}
+
+
+def text(record: Mapping[str, Any], column: str) -> str:
+    """The text in a column; null is the empty text.
+
+    Raises:
+        Unusable: the column is missing or holds something else.
+    """
+    if column not in record:
+        raise Unusable("no such columns", detail=f"no column {column!r}; {have(record)}")
     value = record[column]
     if value is None:
         return ""
@@ -53,8 +73,23 @@ def _text(record: dict[str, Any], column: str) -> str:
     return value
 
 
-def _join(first: str, second: str) -> str:
+def have(record: Mapping[str, Any]) -> str:
+    """The columns of a record, in words; cut, because a key may be as long as its writer likes."""
+    return f"the record has {', '.join(str(key)[:40] for key in list(record)[:8])}"
+
+
+def join(first: str, second: str) -> str:
     """An instruction that ends with a colon runs straight into its text; otherwise a new line parts them."""
     if not first or not second or first.endswith(("：", ":", "\n")):
         return first + second
     return f"{first}\n{second}"
+
+
+def _names(record: Mapping[str, Any], config: SourceConfig) -> tuple[str, str]:
+    for prompt, response in KNOWN_PAIRS:
+        prompt = prompt if config.prompt_column == "auto" else config.prompt_column
+        response = response if config.response_column == "auto" else config.response_column
+        if response in record and all(column in record for column in prompt.split("+")):
+            return prompt, response
+    wanted = f"data.prompt_column={config.prompt_column}, data.response_column={config.response_column}"
+    raise Unusable("no such columns", detail=f"{wanted}; {have(record)}")

@@ -1,24 +1,23 @@
-"""What a data source is: its configuration, the entries that it yields, and the Protocol that its module follows.
+"""What a data source is: its configuration, what it makes of a record, and the Protocol that its module follows.
 
-Owns the account of one input record (:class:`Entry`). Does not know formats (see ``sources/``), encodings
+Owns the account of input records (:class:`Entry`). Does not know formats (see ``sources/``), encodings
 (``reading``), splits (``splitting``) or where anything is written (``stage``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from tasks import plugins
 from tasks.conversation import Message, Row
-from tasks.data import reading
 from tasks.schema import Field, How, Section
 
 PACKAGE = "tasks.data.sources"
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+ExportFormat = Literal["chatglm3", "messages", "sharegpt", "alpaca", "promptcblue"]
 
 
 class MaxRows(Section):
@@ -30,9 +29,9 @@ class MaxRows(Section):
 
 
 class SourceConfig(Section):
-    """Which files to read, which of their columns to use and how to divide their rows."""
+    """Which files to read, which of their columns to use, what to mend and protect, how to divide the rows."""
 
-    source: str = Field(doc="Name of the source module that reads the files.")
+    source: str = Field(doc="Name of the source module that reads the files; auto looks at them.")
     path: Path | None = How(
         None,
         doc="A data file, or a folder with train, dev and test files in any of the usual names; "
@@ -46,6 +45,11 @@ class SourceConfig(Section):
         doc="Column of the prompt, or several joined by '+'; auto picks among the known pairs of columns.",
     )
     response_column: str = Field("auto", doc="Column of the reply; auto picks among the known pairs of columns.")
+    group_by: str | None = Field(
+        None,
+        doc="Columns, joined by '+', whose equal values stay in one split (a document's id); "
+        "null: rows with the same prompt stay together.",
+    )
     system_prompt: str | None = Field(
         None, doc="System message put in front of each dialogue that has none; null adds none."
     )
@@ -54,28 +58,53 @@ class SourceConfig(Section):
         doc="Caps per split; a seeded sample that keeps the share of each task, none below one row.",
     )
     validation_share: float = Field(
-        0.1, ge=0, lt=1, doc="Share of the training prompts (0-1) held out where there is no validation file."
+        0.1, ge=0, lt=1, doc="Share of the training groups (0-1) held out where there is no validation file."
     )
     test_share: float = Field(
-        0.1, ge=0, lt=1, doc="Share of the training prompts (0-1) held out where there is no test file."
+        0.1, ge=0, lt=1, doc="Share of the training groups (0-1) held out where there is no test file."
     )
     split_seed: int = Field(17, ge=0, doc="Seed of the split and of the samples that max_rows takes.")
-    max_dropped_share: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        doc="Largest share of rows (0-1) that may be dropped, caps apart, before it is an error.",
+    control_characters: Literal["remove", "keep"] = Field(
+        "remove",
+        doc="Invisible control characters (U+0000-001F but tab and line feed, U+FEFF); CR and CRLF become LF.",
     )
-    strict: bool = Field(False, doc="Stop with an error at the first unusable row instead of accounting for it.")
+    html_entities: Literal["keep", "decode"] = Field("keep", doc="&gt; and the like; decode turns them into text.")
+    edge_spaces: Literal["keep", "strip"] = Field("keep", doc="White space at both ends of every message.")
+    near_duplicates: float | None = Field(
+        0.9,
+        gt=0.5,
+        le=1,
+        doc="Jaccard similarity of character 5-grams (0.5-1) from which two dialogues are the same; null: exact only.",
+    )
+    redact: bool = Field(False, doc="Replace personal data by pseudonyms, the same person by the same one.")
+    redact_kinds: list[str] | None = Field(None, doc="Kinds of personal data to replace; null: all kinds.")
+    redact_names: list[str] = Field([], doc="Further names of people to replace.")
+    redact_allow: list[str] = Field([], doc="Texts that stay as they are (a hotline's number, a name).")
+    min_keep_ratio: float = Field(
+        0.5, ge=0, le=1, doc="Smallest share of the records read (0-1) to be kept, caps apart; fewer is an error."
+    )
+    strict: bool = Field(False, doc="Stop with an error at the first unusable record instead of accounting for it.")
+    export_format: ExportFormat | None = Field(
+        None, doc="Also write the splits as files of this form, for other tools; null writes none."
+    )
+    processes: int | None = How(None, ge=1, doc="Processes that convert the records; null: one a core, at most 8.")
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One input file; ``name`` is its POSIX path relative to what the user named, and all that is ever written."""
+    """One input file, or one member of a zip archive.
+
+    Attributes:
+        name: POSIX path relative to what the user named (``a.zip/b.json`` for a member); all that is ever written.
+        member: name of the member within the archive at ``path``; empty for a plain (or gzip) file.
+        names: names of the people whose chats it holds, for redaction.
+    """
 
     path: Path
     name: str
     split: Split
+    member: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,31 +123,43 @@ class Found:
     skipped: tuple[Skipped, ...] = ()
 
 
-@dataclass
-class Entry:
-    """What became of one input record: it has a row, or the reason why it was dropped.
+@dataclass(frozen=True)
+class Draft:
+    """A row as a source makes it, before cleaning, redaction and all that concerns several rows.
 
     Attributes:
-        file: name of its file; line: 1-based line on which the record starts.
-        split: the file's split, later the one that the row was moved to.
-        id: the record's id, file and ordinal.
-        reason: few distinct texts, counted in the report; detail: position or column, never content.
-        note: something that was mended in the row, counted in the report.
+        notes: what was mended, each a short fixed text counted in the report.
+        group: drafts of one group stay in one split; empty: those with the same prompt.
+        names: people's names that belong to this row, for redaction.
+        empty_reply: an empty reply is legal.
     """
 
-    file: str
+    row: Row
+    notes: tuple[str, ...] = ()
+    group: str = ""
+    names: tuple[str, ...] = ()
+    empty_reply: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of input records: a draft, or the reason why there is none.
+
+    Attributes:
+        line: 1-based line on which the (first) record starts.
+        id: unique within the data set: ``<file name>#<ordinal>``.
+        reason: one of few texts, counted in the report; detail: position or column, never content.
+        task: of a record that has no draft, where it is known.
+        records: how many source records this accounts for: all messages of a dialogue cut from a log, else 1.
+    """
+
     line: int
-    split: Split
     id: str
-    task: str = ""
-    row: Row | None = None
+    draft: Draft | None = None
     reason: str = ""
     detail: str = ""
-    note: str = ""
-
-    def drop(self, reason: str) -> None:
-        """Give the row up for ``reason``."""
-        self.row, self.reason = None, reason
+    task: str = ""
+    records: int = 1
 
 
 class Unusable(Exception):
@@ -129,13 +170,27 @@ class Unusable(Exception):
         self.reason, self.detail, self.task = reason, detail, task
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A source takes a record for its own: how sure it is (1-9) and what shows it."""
+
+    strength: int
+    why: str
+
+
 class Source(Protocol):
-    """What a module of ``tasks.data.sources`` offers. It may also have ``find(config) -> Found``."""
+    """What a module of ``tasks.data.sources`` offers.
+
+    Either ``convert``, where a record makes a row by itself, or ``read(file, config) -> Iterator[Entry]``, where it
+    takes the whole file (messages of a log make dialogues). It may also have ``find(config) -> Found`` for folders
+    laid out in a way of its own, ``recognise(record) -> Claim | None`` to be found by ``source=auto``, and
+    ``inputs(config) -> Sequence[Path]`` where files beside the data decide the rows.
+    """
 
     Config: type[SourceConfig]
 
-    def read(self, file: DataFile, config: Any) -> Iterator[Entry]:
-        """One entry for each record of the file, in the file's order."""
+    def convert(self, record: dict[str, Any], row_id: str, config: Any) -> Draft:
+        """The draft of a record; raises Unusable. Pure: it runs in several processes."""
         ...
 
 
@@ -148,26 +203,6 @@ def load(name: str) -> Source:
     return cast(Source, plugins.load(PACKAGE, name, key="data.source"))
 
 
-def entries(file: DataFile, convert: Callable[[Any, str], tuple[Row, str]]) -> Iterator[Entry]:
-    """The entries of a file whose records become one row each.
-
-    Args:
-        convert: makes (row, note) of a record's value and id, or raises Unusable.
-    """
-    for record in reading.records(file.path):
-        entry = Entry(file.name, record.line, file.split, id=f"{file.name}#{record.number}")
-        if record.problem:
-            entry.reason, entry.detail = record.problem, record.detail
-        else:
-            try:
-                entry.row, entry.note = convert(record.value, entry.id)
-                entry.task = entry.row.task
-            except Unusable as error:
-                entry.reason, entry.detail, entry.task = error.reason, error.detail, error.task
-        yield entry
-
-
-def single_turn(prompt: str, reply: str, system_prompt: str | None) -> tuple[Message, ...]:
+def single_turn(prompt: str, reply: str) -> tuple[Message, ...]:
     """A dialogue of one question and its answer."""
-    turn = (Message("user", prompt), Message("assistant", reply))
-    return turn if system_prompt is None else (Message("system", system_prompt), *turn)
+    return Message("user", prompt), Message("assistant", reply)

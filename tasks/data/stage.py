@@ -1,44 +1,69 @@
-"""The prepare stage: files of one source to a published Dataset."""
+"""The prepare stage: files of any known form to a published Dataset.
+
+read -> convert -> clean -> redact -> spool       several processes, in order, in bounded memory
+     -> duplicates -> leaks -> splits -> caps     on the rows' keys
+     -> Parquet, report, quarantine -> final scan
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.artifacts import Dataset
-from tasks.conversation import write_rows
-from tasks.data import files, report, source, splitting
-from tasks.data.source import SPLITS, DataFile, Entry, Found, SourceConfig
+from tasks.conversation import Row, read_rows
+from tasks.data import duplicates, exporting, parallel, reading, splitting, writing
+from tasks.data.parts import Input, resolve
+from tasks.data.personal_data.protection import Protection, final_scan, protection
+from tasks.data.processing import Batch, Prepared, Processor, Setup, redactor, shown_name
+from tasks.data.reporting import account as report
+from tasks.data.reporting import page as report_page
+from tasks.data.reporting import plots, preview
+from tasks.data.source import SPLITS, DataFile, SourceConfig
+from tasks.data.spool import Spool
 from tasks.errors import DataError
-from tasks.schema import identity
+from tasks.files import write_atomic
 from tasks.store import Store, digest
 
 log = logging.getLogger(__name__)
 
 #: Raise when this stage's code changes what it makes of the same input.
-REVISION = 1
+REVISION = 2
+_BATCH_ENTRIES = 2000
+#: Below this size the work is done before other processes have started.
+_PARALLEL_BYTES = 16 << 20
+_LINE_EVERY_S = 15.0
+#: Rows a split that the preview chooses from.
+_PREVIEW_ROWS = 50
 
 
 def prepare(config: SourceConfig, *, store: Store) -> Dataset:
-    """Read, check, divide and publish the rows of a source.
+    """Read, check, protect, divide and publish the rows of a source.
 
     Raises:
-        DataError: a file is missing or unreadable, or too few rows are usable.
+        DataError: a file is missing or unreadable, too few rows are usable, or personal data is left.
     """
-    module = source.load(config.source)
-    found: Found = getattr(module, "find", files.find)(config)
-    if all(getattr(config, key) is None for key in ("path", *SPLITS)):
+    given = resolve(config)
+    if given.detected:
+        log.info("prepare: data.source=auto found %s", given.detected)
+    if config.source != "mixture" and all(getattr(config, key) is None for key in ("path", *SPLITS)):
         log.info("prepare: no data.path: reads the shipped %s sample", config.source)
+    protected = protection(given, store.root)
+    identity = {**given.identity(), **({"redaction_key": protected.key_id} if protected.key else {})}
     return store.publish(
         Dataset,
-        name=config.source,
+        name=given.config.source,
         revision=REVISION,
-        config=identity(config),
-        inputs=_digests(found.files, store),
-        work=lambda folder: _write(folder, read(module, found, config), found, config),
+        config=identity,
+        inputs=_digests(given, store),
+        work=lambda folder: Preparation(folder, given, protected).work(),
     )
 
 
@@ -46,99 +71,214 @@ def inputs(config: SourceConfig) -> dict[str, list[str]]:
     """The files that :func:`prepare` would read, by split.
 
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing, or no format fits.
     """
-    found: Found = getattr(source.load(config.source), "find", files.find)(config)
     names: dict[str, list[str]] = {}
-    for file in found.files:
+    for _, file in resolve(config).files():
         names.setdefault(file.split, []).append(file.name)
     return names
 
 
-def read(module: source.Source, found: Found, config: SourceConfig) -> list[Entry]:
-    """The entries of all files, in the order of the files.
-
-    Raises:
-        DataError: with ``data.strict``, at the first unusable record.
-    """
-    entries = []
-    for file in found.files:
-        for entry in module.read(file, config):
-            if entry.row is None and config.strict:
-                raise DataError(f"{file.path}:{entry.line}: {_why(entry)} (data.strict=true)")
-            entries.append(entry)
-    return entries
-
-
-def _digests(found: Sequence[DataFile], store: Store) -> dict[str, str]:
-    """One digest a split over the names and contents of its files."""
+def _digests(given: Input, store: Store) -> dict[str, str]:
+    """One digest a split over the names and contents of its files, one over other files that decide the rows."""
+    found: list[tuple[str, str, Path]] = [(file.split, file.name, file.path) for _, file in given.files()]
+    found += [("other", path.name, path) for path in given.other_files()]
     try:
-        hashes = store.file_digests([file.path for file in found])
+        hashes = store.file_digests([path for _, _, path in found])
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    by_split: dict[str, dict[str, str]] = {}
-    for file, content in zip(found, hashes, strict=True):
-        by_split.setdefault(file.split, {})[file.name] = content
-    return {split: digest(names) for split, names in by_split.items()}
+    by_role: dict[str, dict[str, str]] = {}
+    for (role, name, _), content in zip(found, hashes, strict=True):
+        by_role.setdefault(role, {})[name] = content
+    return {role: digest(names) for role, names in by_role.items()}
 
 
-def _write(folder: Path, entries: list[Entry], found: Found, config: SourceConfig) -> Mapping[str, Any]:
-    origin = splitting.divide(entries, config)
-    _check(entries, config)
-    splits = {
-        split: write_rows(folder / f"{split}.jsonl", (e.row for e in entries if e.row is not None and e.split == split))
-        for split in SPLITS
-    }
-    with (folder / "dropped.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for entry in entries:
-            if entry.row is None:
-                file.write(json.dumps(_dropped_json(entry), ensure_ascii=False) + "\n")
-    summary = report.report(entries, found, origin)
-    text = json.dumps(summary, ensure_ascii=False, indent=1)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8", newline="\n")
-    tasks = {task: count["kept"] for task, count in summary["tasks"].items() if count["kept"]}
-    assert sum(splits.values()) == summary["rows"]["kept"]
-    return {"source": config.source, "rows": summary["rows"], "splits": splits, "tasks": tasks}
+class Preparation:
+    """One run of the stage in one folder."""
 
+    def __init__(self, folder: Path, given: Input, protected: Protection) -> None:
+        self.folder, self.given, self.config, self.protected = folder, given, given.config, protected
+        self.files: list[tuple[int, DataFile]] = list(given.files())
+        redactors = [redactor(part.config, protected.key, protected.names) for part in given.parts]
+        self.shown = [shown_name(file, redactors[part]) for part, file in self.files]
+        self.skipped = {
+            shown_name(skipped, redact): skipped.reason
+            for part, redact in zip(given.parts, redactors, strict=True)
+            for skipped in part.found.skipped
+        }
+        self.account = report.Account()
+        self.first_loss = ""
+        size = sum(path.stat().st_size for path in {file.path for _, file in self.files})
+        self.processes = self.config.processes or (parallel.default_processes() if size > _PARALLEL_BYTES else 1)
 
-def _dropped_json(entry: Entry) -> dict[str, Any]:
-    names = ("file", "line", "id", "split", "reason", "detail")
-    return {name: value for name in names if (value := getattr(entry, name)) != ""}
+    def work(self) -> Mapping[str, Any]:
+        """Fill the folder; returns the record's facts."""
+        with (self.folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            quarantine = writing.Quarantine(file)
+            spool = self.spooled(quarantine)
+            division = self.divided(spool)
+            written = writing.write(spool, self.folder, quarantine)
+        spool.path.unlink()
+        names = {
+            number: (name, file.split)
+            for number, (name, (_, file)) in enumerate(zip(self.shown, self.files, strict=True))
+        }
+        summary = {
+            "source": self.config.source,
+            "detected": self.given.detected or None,
+            "records": getattr(self.given.parts[0].module, "RECORDS", "rows"),
+            **report.report(self.account, spool.keys, division, written, names),
+            "skipped_files": self.skipped,
+            "redaction": self._redaction(),
+            "unseen_entities": report.unseen_entities(self._marks()),
+        }
+        self._write_report(summary)
+        splits = {split: summary["splits"][split]["rows"] for split in SPLITS}
+        assert splits == dict(writing.kept_rows(self.folder))
+        tasks: dict[str, int] = {}
+        for split in SPLITS:
+            for task, count in summary["splits"][split]["tasks"].items():
+                tasks[task] = tasks.get(task, 0) + count
+        return {"source": self.config.source, "rows": summary["rows"], "splits": splits, "tasks": tasks}
 
+    # --- reading ---------------------------------------------------------------------------------------------
 
-def _check(entries: list[Entry], config: SourceConfig) -> None:
-    """Refuse a data set of which too little is left.
+    def spooled(self, quarantine: writing.Quarantine) -> Spool:
+        configs = tuple(part.config for part in self.given.parts)
+        setup = Setup(configs, self.protected.key, self.protected.names)
+        told = time.monotonic()
+        with Spool(self.folder / "spool.arrow") as spool:
+            for prepared in parallel.in_order(Processor, setup, self._batches(), self.processes):
+                number = prepared.file_number
+                part, file = self.files[number]
+                self._told(prepared, quarantine)
+                self.account.add(number, prepared)
+                spool.add(prepared.rows, number, part, file.split)
+                if time.monotonic() - told > _LINE_EVERY_S:
+                    told = time.monotonic()
+                    log.info("prepare: %s records read", f"{self.account.read.total():,}")
+        return spool
 
-    Raises:
-        DataError: nothing was read, nothing is left to train on, or data.max_dropped_share is exceeded.
-    """
-    rows = report.account(entries)
-    dropped = {reason: n for reason, n in rows["dropped"].items() if reason != splitting.OVER_CAP}
-    reasons = "; ".join(f"{n} {reason}" for reason, n in list(dropped.items())[:5])
-    first = next((e for e in entries if e.row is None and e.reason != splitting.OVER_CAP), None)
-    where = f"; the first: {first.file}:{first.line}: {_why(first)}" if first else ""
-    if not rows["read"]:
-        raise DataError(f"{_shown(config)}: no rows in the file(s)")
-    if not rows["kept"]:
-        raise DataError(f"{_shown(config)}: none of {rows['read']} rows is usable: {reasons}{where}")
-    trains = any(e.split == "train" for e in entries)
-    if trains and not any(e.split == "train" and e.row is not None for e in entries):
-        raise DataError(f"{_shown(config)}: no row is left to train on: {reasons}{where}")
-    share = sum(dropped.values()) / rows["read"]
-    if share > config.max_dropped_share:
-        raise DataError(
-            f"{_shown(config)}: {share:.0%} of {rows['read']} rows dropped, "
-            f"more than data.max_dropped_share={config.max_dropped_share:g}: {reasons}{where}"
+    def _batches(self) -> Iterator[Batch]:
+        """All records in batches; counts what is read, apart from what becomes of it."""
+        for number, (part, file) in enumerate(self.files):
+            self.account.read[number] += 0
+            module, config = self.given.parts[part].module, self.given.parts[part].config
+            if hasattr(module, "read"):
+                entries = []
+                for entry in module.read(file, config):
+                    self.account.read[number] += entry.records
+                    entries.append(entry)
+                    if len(entries) == _BATCH_ENTRIES:
+                        yield Batch(number, file, part, entries)
+                        entries = []
+                yield Batch(number, file, part, entries)
+            else:
+                for chunk in reading.chunks(file):
+                    self.account.read[number] += len(chunk.items)
+                    yield Batch(number, file, part, chunk)
+
+    def _told(self, prepared: Prepared, quarantine: writing.Quarantine) -> None:
+        """Put the records that made no row into the quarantine.
+
+        Raises:
+            DataError: with ``data.strict``, at the first of them.
+        """
+        if not prepared.rejected:
+            return
+        number = prepared.file_number
+        part, file = self.files[number]
+        first = prepared.rejected[0]
+        where = f"{first.line}: {first.reason}{f' ({first.detail})' if first.detail else ''}"
+        if self.given.parts[part].config.strict or self.config.strict:
+            raise DataError(f"{file.path}:{where} (data.strict=true)")
+        self.first_loss = self.first_loss or f"{self.shown[number]}:{where}"
+        quarantine.rejected(self.shown[number], file.split, prepared.rejected)
+
+    # --- dividing --------------------------------------------------------------------------------------------
+
+    def divided(self, spool: Spool) -> splitting.Division:
+        keys = spool.keys
+        near = np.zeros((0, 2), np.int64)
+        if self.config.near_duplicates is not None:
+            near = duplicates.near_pairs(spool, self.config.near_duplicates, self.folder, self.processes)
+        parts = self.given.parts
+        division = splitting.divide(
+            keys,
+            self.config,
+            near,
+            files=[file.split for _, file in self.files],
+            caps=[part.config.max_rows for part in parts] if parts[0].config is not self.config else (),
+            weights=[part.weight for part in parts if part.weight is not None],
         )
+        self.account.close(keys)
+        self._check(spool)
+        return division
 
+    def _check(self, spool: Spool) -> None:
+        """Refuse a data set of which too little is left.
 
-def _why(entry: Entry) -> str:
-    return f"{entry.reason} ({entry.detail})" if entry.detail else entry.reason
+        Raises:
+            DataError: nothing was read, nothing is left to train on, or less than data.min_keep_ratio.
+        """
+        rows = self.account.rows()
+        lost = {reason: n for reason, n in rows["dropped"].items() if reason not in splitting.BY_CHOICE}
+        reasons = "; ".join(f"{n} {reason}" for reason, n in list(lost.items())[:5])
+        where = f"; the first: {self.first_loss}" if self.first_loss else ""
+        what = _shown(self.given.config)
+        if not rows["read"]:
+            raise DataError(f"{what}: no rows in the file(s)")
+        if not rows["kept"]:
+            raise DataError(f"{what}: none of {rows['read']} rows is usable: {reasons}{where}")
+        if any(file.split == "train" for _, file in self.files) and not spool.keys.of("train").any():
+            raise DataError(f"{what}: no row is left to train on: {reasons}{where}")
+        share = 1 - sum(lost.values()) / rows["read"]
+        if share < self.config.min_keep_ratio:
+            raise DataError(
+                f"{what}: {share:.0%} of {rows['read']} rows kept, "
+                f"less than data.min_keep_ratio={self.config.min_keep_ratio:g}: {reasons}{where}"
+            )
+
+    # --- reporting -------------------------------------------------------------------------------------------
+
+    def _marks(self) -> Iterator[bool]:
+        for row in read_rows(self.folder / "test.parquet"):
+            if "unseen_entities" in row.fields:
+                yield row.fields["unseen_entities"]
+
+    def _redaction(self) -> dict[str, Any]:
+        return {
+            "on": self.protected.key is not None,
+            "key": self.protected.key_id,
+            "rows": self.account.redacted_rows,
+            "hits": dict(self.account.hits.most_common()),
+            "final_scan": "clean" if self.protected.key else "off",
+        }
+
+    def _write_report(self, summary: dict[str, Any]) -> None:
+        text = json.dumps(summary, ensure_ascii=False, indent=1)
+        write_atomic(self.folder / "report.json", text + "\n")
+        write_atomic(self.folder / "report.md", report_page.page(summary))
+        write_atomic(self.folder / "preview.md", preview.preview(self._first_rows()))
+        plots.draw(summary, self.folder)
+        self._export()
+        final_scan(self.folder, self.given, self.protected)
+
+    def _export(self) -> None:
+        if self.config.export_format is not None:
+            for split in SPLITS:
+                path = self.folder / "export" / f"{split}{exporting.SUFFIX}"
+                path.parent.mkdir(exist_ok=True)
+                rows = read_rows(self.folder / f"{split}.parquet")
+                for reason, count in exporting.write(path, rows, self.config.export_format).skipped.items():
+                    log.warning("prepare: export: %d %s rows left out: %s", count, split, reason)
+
+    def _first_rows(self) -> dict[str, list[Row]]:
+        return {split: list(islice(read_rows(self.folder / f"{split}.parquet"), _PREVIEW_ROWS)) for split in SPLITS}
 
 
 def _shown(config: SourceConfig) -> str:
     paths = {key: getattr(config, key) for key in ("path", *SPLITS)}
-    return (
-        ", ".join(f"data.{key}={path}" for key, path in paths.items() if path is not None)
-        or f"the shipped {config.source} sample"
+    return ", ".join(f"data.{key}={path}" for key, path in paths.items() if path is not None) or (
+        "data.parts" if config.source == "mixture" else f"the shipped {config.source} sample"
     )

@@ -74,7 +74,7 @@ def question(report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...],
     """
     content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
     answered = {r.id: r for r in predictions.read(report.path / content["files"]["tuned"]) if not r.prompt_cut}
-    rows = [r for r in read_rows(dataset.path / f"{content['split']}.jsonl") if r.id in answered and _plain(r)]
+    rows = [r for r in read_rows(dataset.rows_file(content["split"])) if r.id in answered and _plain(r)]
     if not rows:
         return (Message("user", "你好"),), ""
     chosen = next((row for row in rows if answered[row.id].prediction.strip()), rows[0])
@@ -127,7 +127,7 @@ class _Evaluation:
         return _facts(content)
 
     def _rows(self, split: str, limit: int | None) -> list[Row]:
-        path = self.dataset.path / f"{split}.jsonl"
+        path = self.dataset.rows_file(split)
         return selection.rows(list(read_rows(path)) if path.is_file() else [], limit, self.config.seed)
 
     def _choose(self, folder: Path, steps: Sequence[int], validation: Sequence[Row]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class _Evaluation:
         return {
             "base": _read(folder, "base", split),
             "tuned": _read(folder, _name(step), split),
-            "majority": baselines.majority(read_rows(self.dataset.path / "train.jsonl"), rows),
+            "majority": baselines.majority(read_rows(self.dataset.rows_file("train")), rows),
             "copy": baselines.copy(rows),
         }
 
@@ -192,7 +192,7 @@ def _check_ids(split: str, rows: Iterable[Row]) -> None:
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
-            raise DataError(f"{split}.jsonl: two rows have the id {row.id!r}; ids must be unique within a split")
+            raise DataError(f"{split}: two rows have the id {row.id!r}; ids must be unique within a split")
         seen.add(row.id)
 
 

@@ -36,7 +36,7 @@ def merge(
         job = {
             "checkpoint": str(checkpoint),
             "base": str(base.weights),
-            "rows": str(dataset.path / f"{split}.jsonl"),
+            "rows": str(dataset.rows_file(split)),
             "device": device,
             "max_prompt_tokens": tokenization.max_prompt_tokens,
             **schema.identity(config),

@@ -31,7 +31,7 @@ def run(job: Job) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
     dropped: Counter[str] = Counter()
     for split in SPLITS:
-        path = Path(values["dataset"]) / f"{split}.jsonl"
+        path = Path(values["dataset"]) / f"{split}.parquet"
         rows = list(read_rows(path)) if path.is_file() else []
         kept: list[Rendered] = []
         for index, row in enumerate(rows):

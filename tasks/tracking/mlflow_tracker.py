@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.artifacts import Artifact, Checkpoints, Dataset, EvalReport, ServableModel
+from tasks.tracking import datasets
 from tasks.tracking.config import TrackingConfig
 
 log = logging.getLogger(__name__)
@@ -125,11 +126,13 @@ class MlflowTracker:
         self._client.set_tag(run_id, "weitiao.reused", str(artifact.reused).lower())
         self._client.set_tag(run_id, "weitiao.path", str(artifact.path))
         if isinstance(artifact, Dataset):
-            self._log_input(run_id, artifact)
+            for run in (run_id, self._run_id):  # on the pipeline's run too: its list of runs then shows the data set
+                self._client.log_inputs(run, [datasets.as_input(artifact)])
         if artifact.reused:
             return
         if isinstance(artifact, Dataset):
-            self._client.log_artifact(run_id, str(artifact.path / "report.json"))
+            for file in datasets.files(artifact):
+                self._client.log_artifact(run_id, str(file))
         if isinstance(artifact, EvalReport):
             for pattern in ("report.*", "*.png"):
                 for file in sorted(artifact.path.glob(pattern)):
@@ -139,19 +142,6 @@ class MlflowTracker:
             self._upload(run_id, artifact.checkpoint(artifact.steps[-1]), "adapter")
         if isinstance(artifact, ServableModel):
             self._upload(run_id, artifact.adapter or artifact.model, "model")
-
-    def _log_input(self, run_id: str, dataset: Dataset) -> None:
-        from mlflow.entities import Dataset as Input
-        from mlflow.entities import DatasetInput, InputTag
-
-        record = Input(
-            name=dataset.source,
-            digest=dataset.fingerprint[:36],
-            source_type="local",
-            source=json.dumps({"uri": dataset.path.as_uri()}),
-            profile=json.dumps(dataset.splits),
-        )
-        self._client.log_inputs(run_id, [DatasetInput(record, [InputTag("mlflow.data.context", "training")])])
 
     def _upload(self, run_id: str, folder: Path, name: str) -> None:
         """Copy a folder into MLflow, or a reference to it where it is large."""
@@ -273,8 +263,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _metric_name(key: str) -> str:
-    """MLflow allows letters, digits, and _ - . space : / in names."""
-    return "".join(c if (c.isalnum() and c.isascii()) or c in "_-. :/" else "_" for c in key)[:250]
+    """MLflow allows letters and digits of any script and _ - . space :; a / only where it makes a path."""
+    return re.sub(r"[^\w\-. :]", "_", key)[:250]
 
 
 def _git_tags() -> dict[str, str]:

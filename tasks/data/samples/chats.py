@@ -1,8 +1,11 @@
-"""Chats of one person with two friends, as MemoTrace exports them, and small dialogues in two other forms."""
+"""Chats of one person with two friends, as MemoTrace exports them and as a raw log; dialogues in two other forms."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -91,6 +94,51 @@ def exports(rng: Random, contact: str, count: int) -> list[dict[str, Any]]:
     return result
 
 
+#: MemoTrace's messages.csv. Remark and NickName are the chat's, Sender is the speaker's nickname, or 我.
+LOG_COLUMNS = "localId,TalkerId,Type,SubType,IsSender,CreateTime,Status,StrContent,StrTime,Remark,NickName,Sender"
+NICKNAMES = {"阿杰": "大杰", "林姐": "林晓"}
+GROUP = "周末爬山群"
+
+
+def log(rng: Random) -> str:
+    """One person's messages with two friends and a group in one CSV, interleaved, with what is not text in between."""
+    messages: list[tuple[int, str, int, str, str]] = []  # time, chat, type, sender ("" is the owner), text
+    now = 1_700_000_000
+    for _ in range(200):
+        now += rng.randrange(600, 40_000)
+        friend = rng.choice(list(FRIENDS))
+        at = now
+        for question, answer in (_said(rng, e) for e in rng.sample(FRIENDS[friend], rng.choice((1, 1, 2)))):
+            at += rng.randrange(1, 40)
+            messages.append((at, friend, 1, friend, question))
+            if rng.random() < 0.15:
+                messages.append((at + 2, friend, rng.choice((3, 47)), friend, '<?xml version="1.0"?><msg></msg>'))
+            if rng.random() < 0.1:
+                break  # never answered
+            at += rng.choice((5, 9, 30, 300))  # 300 s: a late reply still belongs to the dialogue
+            messages.append((at, friend, 1, "", answer))
+        if rng.random() < 0.2:
+            messages.append((now + 15, GROUP, 1, rng.choice(("大杰", "小吴")), rng.choice(PLACES) + "集合"))
+    messages.append((now + 90_000, "阿杰", 10000, "阿杰", "你撤回了一条消息"))
+    messages.sort(key=lambda message: message[0])
+    messages[20], messages[60] = messages[60], messages[20]  # two messages that a merge of databases put out of place
+    return _csv(messages)
+
+
+def _csv(messages: list[tuple[int, str, int, str, str]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(LOG_COLUMNS.split(","))
+    talkers = {"阿杰": 3, "林姐": 5, GROUP: 9}
+    for number, (time, chat, kind, sender, content) in enumerate(messages, start=1):
+        written = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        nickname = NICKNAMES.get(chat, chat)
+        speaker = NICKNAMES.get(sender, sender) or "我"
+        who = ["" if chat == GROUP else chat, nickname, speaker]
+        writer.writerow([number, talkers[chat], kind, 0, int(not sender), time, "", content, written, *who])
+    return text.getvalue()
+
+
 def conversations(rng: Random) -> list[dict[str, Any]]:
     """ChatGLM3's form: plain questions, and some that call a tool."""
     rows: list[dict[str, Any]] = []
@@ -125,7 +173,12 @@ def messages(rng: Random) -> list[dict[str, Any]]:
     return rows
 
 
-def _exchange(rng: Random, exchange: tuple[tuple[str, ...], tuple[str, ...]]) -> list[dict[str, str]]:
+def _said(rng: Random, exchange: tuple[tuple[str, ...], tuple[str, ...]]) -> tuple[str, str]:
     values = {slot: rng.choice(words) for slot, words in SLOTS.items()}
     question, answer = (rng.choice(options).format(**values) for options in exchange)
+    return question, answer
+
+
+def _exchange(rng: Random, exchange: tuple[tuple[str, ...], tuple[str, ...]]) -> list[dict[str, str]]:
+    question, answer = _said(rng, exchange)
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

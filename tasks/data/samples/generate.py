@@ -24,6 +24,7 @@ def main(folder: Path) -> None:
     _triples(folder / "triples")
     _advertisegen(folder / "advertisegen")
     _chat_export(folder / "chat_export")
+    _write(folder / "chat_messages" / "messages.csv", [chats.log(_rng("chat_messages"))], end="", start="\ufeff")
     _held_out(folder / "conversations", chats.conversations(_rng("conversations")))
     _held_out(folder / "messages", chats.messages(_rng("messages")))
 

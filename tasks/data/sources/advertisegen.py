@@ -1,18 +1,21 @@
 """AdvertiseGen: attributes of a garment to an advertisement, {"content", "summary"} or {"prompt", "response"}.
 
-Rows of validation and test that share a content get all its summaries as ``references``.
+A list of summaries, in any split, gives the first to learn and all of them as ``references``.
 
 Source: the data set's own files and their copies in public repositories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from typing import Any, Literal
 
 from tasks.conversation import Row
 from tasks.data import columns
-from tasks.data.source import DataFile, Entry, SourceConfig, Unusable, entries, single_turn
+from tasks.data.source import Claim, Draft, SourceConfig, Unusable, single_turn
+
+#: What every prompt of the data set looks like, whatever its columns are called.
+_ATTRIBUTES = re.compile(r"[^#*\s]+#[^*]*(\*[^#*\s]+#[^*]*)*")
 
 
 class Config(SourceConfig):
@@ -21,18 +24,21 @@ class Config(SourceConfig):
     source: Literal["advertisegen"] = "advertisegen"
 
 
-def read(file: DataFile, config: Config) -> Iterator[Entry]:
-    """One entry a record."""
-    return entries(file, lambda record, row_id: (_row(record, row_id, config), ""))
+def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
+    """Attributes as the prompt, the first summary as the reply."""
+    try:
+        content, summaries = columns.pair(record, config)
+    except Unusable as error:
+        raise Unusable(error.reason, detail=error.detail, task="advertisegen") from error
+    summary, fields = columns.answers(summaries)
+    return Draft(Row(row_id, single_turn(content, summary), "advertisegen", "generation", fields))
 
 
-def _row(record: dict[str, Any], row_id: str, config: Config) -> Row:
-    content, summaries = columns.pair(record, config)
-    if not content.strip():
-        raise Unusable("empty prompt", task="advertisegen")
-    summaries = [summary for summary in summaries if summary.strip()]
-    if not summaries:
-        raise Unusable("empty reply", task="advertisegen")
-    fields = {"references": summaries} if len(summaries) > 1 else {}
-    messages = single_turn(content, summaries[0], config.system_prompt)
-    return Row(row_id, messages, "advertisegen", "generation", fields)
+def recognise(record: dict[str, Any]) -> Claim | None:
+    """content and summary, or prompt and response where the prompt is a list of attributes."""
+    if isinstance(record.get("content"), str) and isinstance(record.get("summary"), str | list):
+        return Claim(8, "content and summary")
+    prompt = record.get("prompt")
+    if isinstance(prompt, str) and "response" in record and _ATTRIBUTES.fullmatch(prompt):
+        return Claim(7, "prompt and response, the prompt a list of attributes")
+    return None

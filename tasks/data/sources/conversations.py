@@ -9,15 +9,15 @@ Source: THUDM/ChatGLM3 finetune_demo, README and preprocess_utils.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from tasks.conversation import ROLES, Message, Role, Row
 from tasks.data import dialogue
-from tasks.data.source import DataFile, Entry, SourceConfig, Unusable, entries
+from tasks.data.dialogue import TOOLS_PROMPT, tools_message
+from tasks.data.source import Claim, Draft, SourceConfig, Unusable
 from tasks.schema import Field
 
-TOOLS_PROMPT = "Answer the following questions as best as you can. You have access to the following tools:\n"
+__all__ = ["TOOLS_PROMPT", "Config", "convert", "messages_of", "recognise", "tools_message"]
 
 
 class Config(SourceConfig):
@@ -28,22 +28,20 @@ class Config(SourceConfig):
     metric: Literal["generation", "chat"] = Field("generation", doc="Metric module that scores the replies.")
 
 
-def read(file: DataFile, config: Config) -> Iterator[Entry]:
-    """One entry a dialogue."""
-    return entries(file, lambda record, row_id: _row(record, row_id, config))
-
-
-def _row(record: dict[str, Any], row_id: str, config: Config) -> tuple[Row, str]:
+def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
+    """The messages of ``conversations``, behind the offer of ``tools``."""
     listed = dialogue.turns(record, "conversations", config.task)
     messages = [message for turn in listed for message in messages_of(turn, config.task)]
     if record.get("tools") is not None:
         messages.insert(0, tools_message(record["tools"]))
-    return dialogue.row(messages, row_id, config, task=config.task, metric=config.metric, fields={})
+    return Draft(Row(row_id, tuple(messages), config.task, config.metric))
 
 
-def tools_message(tools: Any) -> Message:
-    """The system message that offers tools."""
-    return Message("system", TOOLS_PROMPT + json.dumps(tools, indent=4, ensure_ascii=False))
+def recognise(record: dict[str, Any]) -> Claim | None:
+    """conversations of role and content; less sure than the sources whose own form this is, chat exports' for one."""
+    return dialogue.claim(record, "conversations", ("role", "content"), 7) or dialogue.claim(
+        record, "conversations", ("role", "observation"), 7
+    )
 
 
 def messages_of(turn: dict[str, Any], task: str) -> list[Message]:
@@ -52,23 +50,16 @@ def messages_of(turn: dict[str, Any], task: str) -> list[Message]:
     Raises:
         Unusable: an unknown role, a content that is not text.
     """
-    role, loss = turn.get("role"), turn.get("loss")
-    if loss is not None and not isinstance(loss, bool):
-        raise Unusable("loss is not a boolean", task=task)
+    role, learn = turn.get("role"), dialogue.learning(turn, task)
     if role == "tool":
         name, parameters = turn.get("name"), turn.get("parameters") or {}
         if not isinstance(name, str) or not isinstance(parameters, dict):
             raise Unusable("a tool turn without name or parameters", task=task)
         seen = turn.get("observation")
         observation = seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False)
-        return [
-            Message("assistant", dialogue.tool_call(parameters), loss, name),
-            Message("observation", observation),
-        ]
+        return [Message("assistant", dialogue.tool_call(parameters), learn, name), Message("observation", observation)]
     if role not in ROLES:
         raise Unusable("unknown role", detail=f"allowed: {', '.join(ROLES)}, tool", task=task)
-    content, metadata = turn.get("content"), turn.get("metadata", "")
-    if not isinstance(content, str) or not isinstance(metadata, str):
-        raise Unusable("a content is not a text", task=task)
+    metadata = turn.get("metadata") or ""
     known: Role = role
-    return [Message(known, content, loss, metadata)]
+    return [Message(known, dialogue.content(turn.get("content"), task), learn, dialogue.content(metadata, task))]

@@ -1,6 +1,7 @@
 """PromptCBLUE rows: {"input", "target", "answer_choices", "task_type", "task_dataset", "sample_id"}.
 
-A row's task and metric come from ``task_dataset``. Texts are kept as they are, edge spaces and entities included.
+A row's task and metric come from ``task_dataset``; ``sample_id`` is unique only within a task, so both are kept. Texts
+are kept as they are, edge spaces and entities included.
 
 Source: the files of michael-wzhu/PromptCBLUE (toy_examples) and their documentation, which calls task_type "type".
 """
@@ -8,12 +9,12 @@ Source: the files of michael-wzhu/PromptCBLUE (toy_examples) and their documenta
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import json
 from typing import Any, Literal
 
 from tasks.conversation import Row
 from tasks.data import columns
-from tasks.data.source import DataFile, Entry, SourceConfig, Unusable, entries, single_turn
+from tasks.data.source import Claim, Draft, SourceConfig, Unusable, single_turn
 from tasks.schema import Field
 
 _CLASSIFICATION = ("CHIP-CTC", "CHIP-STS", "KUAKE-QIC", "KUAKE-QQR", "KUAKE-QTR", "KUAKE-IR", "IMCS-V2-DAC")
@@ -46,12 +47,8 @@ class Config(SourceConfig):
     response_column: str = Field("target", doc="Column of the answer.")
 
 
-def read(file: DataFile, config: Config) -> Iterator[Entry]:
-    """One entry a record; rows without prompt or answer are dropped with that reason."""
-    return entries(file, lambda record, row_id: (_row(record, row_id, config), ""))
-
-
-def _row(record: dict[str, Any], row_id: str, config: Config) -> Row:
+def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
+    """The row of a record; without a known task, a prompt or an answer there is none."""
     task = record.get("task_dataset")
     if not isinstance(task, str) or not task:
         raise Unusable("no task_dataset")
@@ -73,18 +70,34 @@ def _row(record: dict[str, Any], row_id: str, config: Config) -> Row:
     if isinstance(record.get("unseen_entities"), bool):
         fields["unseen_entities"] = record["unseen_entities"]
     kept = {name: value for name, value in fields.items() if value is not None}
-    return Row(row_id, single_turn(prompt, answer, config.system_prompt), task, METRICS[task], kept)
+    return Draft(Row(row_id, single_turn(prompt, answer), task, METRICS[task], kept))
+
+
+def recognise(record: dict[str, Any]) -> Claim | None:
+    """Claims records that name a known task and have its prompt and answer."""
+    task = record.get("task_dataset")
+    if isinstance(task, str) and task in METRICS and "input" in record and "target" in record:
+        return Claim(8, f"task_dataset {task} with input and target")
+    return None
 
 
 def _choices(value: Any, task: str) -> list[str] | None:
-    """The options as a list; some copies hold the list as text."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise Unusable("answer_choices is not a list", task=task) from None
+    """The options as a list; some copies hold the list as text, in JSON's or in Python's way."""
+    if isinstance(value, str):
+        value = _parsed(value, task) if value.strip() else None
     if not value:
         return None
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
         raise Unusable("answer_choices is not a list", task=task)
     return value
+
+
+def _parsed(text: str, task: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise Unusable("answer_choices is not a list", task=task) from None

@@ -6,12 +6,11 @@ Source: the data files of liucongg/ChatGLM-Finetuning (both forms) and its promp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from tasks.conversation import Row
 from tasks.data import columns
-from tasks.data.source import DataFile, Entry, SourceConfig, Unusable, entries, single_turn
+from tasks.data.source import Claim, Draft, SourceConfig, Unusable, single_turn
 from tasks.schema import Field
 
 #: The published prompt; its \\n is the two characters backslash and n, as in the files.
@@ -31,17 +30,29 @@ class Config(SourceConfig):
     )
 
 
-def read(file: DataFile, config: Config) -> Iterator[Entry]:
-    """One entry a record; an empty answer is kept."""
-    return entries(file, lambda record, row_id: (_row(record, row_id, config), ""))
-
-
-def _row(record: dict[str, Any], row_id: str, config: Config) -> Row:
+def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
+    """The instruction and the text as the prompt; the reply may be empty."""
     own = record.get("instruction")
     instruction = config.instruction if config.instruction is not None else own if isinstance(own, str) else INSTRUCTION
-    text, answers = columns.pair({key: value for key, value in record.items() if key != "instruction"}, config)
+    try:
+        text, answers = columns.pair({key: value for key, value in record.items() if key != "instruction"}, config)
+    except Unusable as error:
+        raise Unusable(error.reason, detail=error.detail, task="triples") from error
     if not text.strip():
         raise Unusable("empty prompt", task="triples")
     fields = {"unseen_entities": mark} if isinstance(mark := record.get("unseen_entities"), bool) else {}
-    messages = single_turn(instruction + text, answers[0], config.system_prompt)
-    return Row(row_id, messages, "triples", "triples", fields)
+    row = Row(row_id, single_turn(instruction + text, answers[0]), "triples", "triples", fields)
+    return Draft(row, empty_reply=True)
+
+
+def recognise(record: dict[str, Any]) -> Claim | None:
+    """One of the two forms, its answer made of lines with two underscores each."""
+    for names in (("instruction", "input", "output"), ("text", "answer")):
+        answer = record.get(names[-1])
+        if all(isinstance(record.get(name), str) for name in names) and _are_triples(str(answer)):
+            return Claim(8, f"{', '.join(names[:-1])} and {names[-1]}, this made of triples")
+    return None
+
+
+def _are_triples(answer: str) -> bool:
+    return all(line.count("_") == 2 for line in answer.splitlines()) and bool(answer)

@@ -24,7 +24,7 @@ def report(dataset: Dataset) -> dict[str, Any]:
 
 
 def rows(dataset: Dataset, split: str) -> list[str]:
-    return [row.messages[-1].content for row in read_rows(dataset.path / f"{split}.jsonl")]
+    return [row.messages[-1].content for row in read_rows(dataset.rows_file(split))]
 
 
 def test_every_record_is_in_a_split_or_in_dropped(run: Prepare, tmp_path: Path) -> None:
@@ -49,16 +49,18 @@ def test_every_record_is_in_a_split_or_in_dropped(run: Prepare, tmp_path: Path) 
     assert dataset.splits == {"train": 5, "validation": 3, "test": 2}
     assert dataset.tasks == {"advertisegen": 10}
     assert rows(dataset, "train") == [f"第{i}件上衣。" for i in (1, 2, 5, 6, 7)]
-    dropped = [json.loads(line) for line in (dataset.path / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    dropped = [
+        json.loads(line) for line in (dataset.path / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [(d["file"], d["line"], d["reason"]) for d in dropped] == [
         ("train.json", 2, "broken JSON"),
-        ("train.json", 4, "duplicate row"),
         ("train.json", 5, "empty reply"),
-        ("train.json", 6, "leak: prompt is in validation"),
         ("train.json", 7, "not an object"),
         ("train.json", 8, "no such columns"),
+        ("train.json", 4, "duplicate row"),
+        ("train.json", 6, "leak: prompt is in validation"),
     ]
-    assert "上衣" not in (dataset.path / "dropped.jsonl").read_text(encoding="utf-8")
+    assert "上衣" not in (dataset.path / "quarantine.jsonl").read_text(encoding="utf-8")
     files = report(dataset)["files"]
     assert [(name, f["split"], f["read"], f["kept"]) for name, f in files.items()] == [
         ("train.json", "train", 11, 5),
@@ -70,7 +72,7 @@ def test_every_record_is_in_a_split_or_in_dropped(run: Prepare, tmp_path: Path) 
 def test_ids_are_unique_and_name_file_and_ordinal(run: Prepare, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([ad(i) for i in range(30)]), encoding="utf-8")
     dataset = run("advertisegen", path=tmp_path / "rows.json")
-    ids = [row.id for split in dataset.splits for row in read_rows(dataset.path / f"{split}.jsonl")]
+    ids = [row.id for split in dataset.splits for row in read_rows(dataset.rows_file(split))]
     assert sorted(ids) == sorted(f"rows.json#{i}" for i in range(1, 31))
 
 
@@ -129,7 +131,7 @@ def test_a_test_file_without_answers_is_replaced_by_held_out_rows_and_told(run: 
 
 def test_caps_are_accounted_for_and_are_no_losses(run: Prepare, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "rows.json", [ad(i) for i in range(100)])
-    dataset = run("advertisegen", path=path, max_rows={"train": 10, "validation": 2, "test": 2}, max_dropped_share=0)
+    dataset = run("advertisegen", path=path, max_rows={"train": 10, "validation": 2, "test": 2}, min_keep_ratio=1)
     assert dataset.splits == {"train": 10, "validation": 2, "test": 2}
     assert dataset.rows == {"read": 100, "kept": 14, "dropped": {"over data.max_rows": 86}}
 
@@ -144,7 +146,7 @@ def test_caps_are_accounted_for_and_are_no_losses(run: Prepare, tmp_path: Path) 
             {},
             r"none of 2 rows is usable: 2 broken JSON; the first: rows\.json:1: broken JSON \(.*column 1\)",
         ),
-        ([ad(1), ad(2), "x", "x", "x"], {}, r"60% of 5 rows dropped, more than data\.max_dropped_share=0\.5: 3 broken"),
+        ([ad(1), ad(2), "x", "x", "x"], {}, r"40% of 5 rows kept, less than data\.min_keep_ratio=0\.5: 3 broken"),
         ([ad(1), "{x", ad(2)], {"strict": True}, r"rows\.json:2: broken JSON .*\(data\.strict=true\)$"),
     ],
 )
@@ -210,9 +212,9 @@ def test_chat_exports_go_by_their_names_and_the_rest_is_named(run: Prepare, tmp_
     assert dataset.splits == {"train": 10, "validation": 1, "test": 0}
     assert dataset.rows == {"read": 12, "kept": 11, "dropped": {"no list 'conversations'": 1}}
     found = report(dataset)
-    assert set(found["skipped_files"]) == {"config.json", "乙/retrain.json", "旧"}
-    assert found["files"]["乙/dev.json"] == {"split": "validation", "read": 0, "kept": 0, "dropped": {}}
-    (row,) = read_rows(dataset.path / "validation.jsonl")
+    assert set(found["skipped_files"]) == {"config.json", "乙/dev.json", "乙/retrain.json", "旧"}
+    assert found["skipped_files"]["乙/dev.json"].startswith("an empty export")
+    (row,) = read_rows(dataset.rows_file("validation"))
     assert [message.content for message in row.messages] == ["你是小舟", "甲98", "好"]
     assert (row.task, row.metric, row.id) == ("chat", "chat", "甲/甲_dev.json#1")
 

@@ -52,7 +52,7 @@ def test_all_problems_are_shown_together() -> None:
         ("method=loraa", "method=loraa: unknown; did you mean lora? known: freeze, full, lora, ptuning_v2"),
         ("method=[lora,freeze]", "method=[lora,freeze]: a list would silently merge the options"),
         ("training.epochs=1,2", "training.epochs=1,2: several values"),
-        ("data.source=excel", "data.source='excel': unknown; known: advertisegen, chat_export"),
+        ("data.source=excel", "data.source='excel': unknown; known: advertisegen, alpaca, auto, cblue"),
         ("evaluation.checkpoints=best", "evaluation.checkpoints='best'"),
         ("evaluation.gate.minimum_score=7", "evaluation.gate.minimum_score=7: input should be less than or equal to 1"),
         ("method.r=0", "method.r=0: input should be greater than or equal to 1"),

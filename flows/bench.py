@@ -1,0 +1,107 @@
+"""Measure a part of weitiao beside what it replaces; prints a table, and with output=json one JSON object.
+
+python -m flows.bench data                          # rows/s and peak memory of the data stage
+python -m flows.bench data 'rows=[10000,100000,1000000]' repeats=1
+python -m flows.bench redaction                     # recall and precision by kind, on the labelled set
+python -m flows.bench redaction path=FILE           # what it finds in a file that holds no personal data
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from flows import cli
+from tasks.config import parse_section
+from tasks.data import benchmark
+from tasks.data.parts import resolve
+from tasks.data.personal_data import quality as redaction_quality
+from tasks.data.sources.auto import Config as AutoConfig
+from tasks.errors import UserError
+from tasks.schema import How, Section
+
+log = logging.getLogger("flows.bench")
+LABELLED = cli.CONF.parent / "tests" / "golden" / "redaction.jsonl"
+
+
+class Output(Section):
+    """How the result is shown."""
+
+    output: Literal["text", "json"] = How("text", doc="json: one JSON object as the last line of standard output.")
+
+
+class DataBench(Output):
+    """Sizes and repetitions."""
+
+    rows: list[int] = How([10_000, 100_000], min_length=1, doc="Sizes to measure, in rows.")
+    repeats: int = How(3, ge=1, doc="Runs of each step; the median is shown.")
+    steps: list[Literal[tuple(benchmark.STEPS)]] = How(list(benchmark.STEPS), doc="What to measure.")  # type: ignore[valid-type]
+
+
+class RedactionBench(Output):
+    """What to look at."""
+
+    path: Path | None = How(None, doc="A data file without personal data: counts false hits; null: the labelled set.")
+
+
+def data(config: DataBench) -> dict[str, Any]:
+    results = []
+    for rows in config.rows:
+        log.info("bench: %s rows", f"{rows:,}")
+        results += benchmark.measure(rows, config.repeats, config.steps)
+    return {"results": results, "growth": benchmark.linear(results)}
+
+
+def redaction(config: RedactionBench) -> dict[str, Any]:
+    """Recall and precision on the labelled set, or hits per 1,000 rows of a file without personal data."""
+    if config.path is None:
+        found = {name: redaction_quality.measure(LABELLED, d) for name, d in redaction_quality.detectors().items()}
+        return {"results": found, "left_after_redaction": redaction_quality.left_over(LABELLED)}
+    given = resolve(AutoConfig(path=config.path))
+    texts = [message.content for part, file in given.files() for message in benchmark.messages(given.parts[part], file)]
+    hits = {name: redaction_quality.false_hits(texts, d) for name, d in redaction_quality.detectors().items()}
+    return {"results": {"texts": len(texts), "hits_per_1000": hits}}
+
+
+def _redaction_shown(result: dict[str, Any]) -> str:
+    found = result["results"]
+    if "texts" in found:
+        return json.dumps(found, ensure_ascii=False, indent=1)
+    tables = [f"{name}\n{redaction_quality.table(one)}" for name, one in found.items()]
+    left = result["left_after_redaction"]
+    return "\n\n".join([*tables, f"left for the final scan after redaction: {len(left)} {left or ''}"])
+
+
+SUBJECTS: dict[str, tuple[Any, type[Section], Any]] = {
+    "data": (data, DataBench, lambda result: benchmark.table(result["results"])),
+    "redaction": (redaction, RedactionBench, _redaction_shown),
+}
+
+
+def main() -> None:
+    """Take the subject off the command line; the rest is like every verb's."""
+    known = ", ".join(SUBJECTS)
+    subject = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in SUBJECTS else None
+    if subject is None and not {"-h", "--help"} & set(sys.argv):
+        print(
+            f"error: {UserError(f'what to measure must be named first: python -m flows.bench {known}')}",
+            file=sys.stderr,
+        )
+        sys.exit(UserError.exit_code)
+    run, kind, show = SUBJECTS[subject or "data"]
+    cli.main(
+        run,
+        verb="bench",
+        default=f"bench_{subject or 'data'}",
+        folder=cli.CONF / "verbs",
+        schema=partial(parse_section, kind),
+        show=show,
+    )
+
+
+if __name__ == "__main__":
+    main()

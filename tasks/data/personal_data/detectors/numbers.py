@@ -1,0 +1,243 @@
+"""Mobile numbers, identity cards, bank cards: numbers that may be written in groups, spoken, or split.
+
+Digits that only separators part form a chain; every run of whole groups in a chain is looked at once as a number.
+What makes it one are its length, prefix, check digit and the lengths of its groups: ``138 1234 5678`` is a
+phone number, ``138 12 345 678`` is one only beside a word like 电话.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from itertools import pairwise
+
+from tasks.data.personal_data.detectors import context
+from tasks.data.personal_data.detectors.folding import BOUNDARY, Match
+
+_CHAIN = re.compile(rf"[0-9]+(?:[ \t\n\-._·,、。/|*+()~{BOUNDARY}]{{1,6}}[0-9]+)*")
+_GROUP = re.compile(r"[0-9]+")
+_NUMERALS = "〇零一二三四五六七八九幺壹贰叁肆伍陆柒捌玖"
+_SPOKEN = str.maketrans(_NUMERALS, "001234567891123456789")
+_SPOKEN_RUN = re.compile(rf"[{_NUMERALS}0-9](?:[ \-,、·.]{{0,2}}[{_NUMERALS}0-9]){{9}}")
+_COUNTRY = re.compile(r"(?:\(?\+?(?:00|0)?86\)?|\(\+?(?:00)?86\))[ -]{0,2}\Z")
+_MOBILE = re.compile(r"1[3-9][0-9]{9}")
+_MOBILE_SHAPES = {
+    (3, 4, 4), (3, 8), (7, 4), (4, 7), (4, 4, 3), (3, 3, 5), (5, 6), (6, 5), (3, 5, 3), (4, 3, 4), (3, 3, 3, 2),
+    (3, 2, 2, 2, 2), (3, 4, 2, 2), (3, 2, 2, 4), (8, 3), (2, 3, 3, 3),
+}  # fmt: skip
+_CLEAR_SHAPES = {(3, 4, 4)}
+#: Separators that part numbers more often than they group one number's digits.
+_ODD = frozenset(".,、。/|*+~")
+_LANDLINE = re.compile(r"0(?:10|2[0-9]|[3-9][0-9]{2})[2-8][0-9]{6,7}")
+# Source: GB/T 2260, the provinces' codes
+_PROVINCE_CODES = "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71"
+_PROVINCES = frozenset((*_PROVINCE_CODES.split(), "81", "82", "83", "91"))
+_CHECK_DIGIT = re.compile(rf"[ \n\-{BOUNDARY}]{{0,3}}([xX×Х])(?![A-Za-z0-9])")
+# Source: GB 11643-1999, ISO 7064 MOD 11-2
+_WEIGHTS = tuple(pow(2, 17 - i, 11) for i in range(17))
+_CHECK_DIGITS = "10X98765432"
+_SHORTEST, _LONGEST = 10, 19
+#: Beginnings and lengths of which one of the kinds below may be made; refuses most lists of values at once.
+_POSSIBLE = re.compile(
+    r"(?:(?:0|(?:00|0)?86)?1[3-9][0-9]{9}|0[1-9][0-9]{8,10}|[1-9][0-9]{14}|[1-9][0-9]{5}(?:1[89]|20)[0-9]{9,10}"
+    r"|[1-9][0-9]{15,18})"
+)
+
+Span = tuple[int, int]
+
+
+def find(text: str) -> Iterator[Match]:
+    """Mobile numbers, identity cards and bank cards in a folded text."""
+    for chain in _CHAIN.finditer(text):
+        if chain.end() - chain.start() >= _SHORTEST:
+            yield from _in_chain(text, text, chain.span())
+    for run in _SPOKEN_RUN.finditer(text):
+        if not run.group().isascii():
+            yield from _spoken(text)
+            return
+
+
+def _spoken(text: str) -> Iterator[Match]:
+    """Numbers with digits written as Chinese numerals (at least three, so that 一 alone is no digit)."""
+    said = text.translate(_SPOKEN)
+    for chain in _CHAIN.finditer(said):
+        start, end = chain.span()
+        if end - start >= _SHORTEST and not text[start:end].isascii():
+            for match in _in_chain(said, text, (start, end)):
+                if sum(not c.isascii() for c in text[match.start : match.end]) >= 3:
+                    yield match
+
+
+def _in_chain(text: str, original: str, chain: Span) -> Iterator[Match]:
+    groups = [m.span() for m in _GROUP.finditer(text, *chain)]
+    digits = "".join(text[a:b] for a, b in groups)
+    begin = 0
+    for first, (start, end) in enumerate(groups):
+        stop = begin
+        for last in range(first, len(groups)):
+            stop += groups[last][1] - groups[last][0]
+            if stop - begin > _LONGEST:
+                break
+            if stop - begin >= _SHORTEST and _POSSIBLE.fullmatch(digits, begin, stop):
+                yield from _Window(text, original, groups, first, last).matches()
+        begin += end - start
+
+
+class _Window:
+    """Neighbouring groups of a chain, read as one number."""
+
+    def __init__(self, text: str, original: str, groups: list[Span], first: int, last: int) -> None:
+        self.text, self.original = text, original
+        self.start, self.end = groups[first][0], groups[last][1]
+        spans = groups[first : last + 1]
+        self.shape = tuple(b - a for a, b in spans)
+        self.digits = "".join(text[a:b] for a, b in spans)
+        self.gaps = "".join(text[a[1] : b[0]] for a, b in pairwise(spans))
+        self.before = self._neighbour(groups, first, first - 1)
+        self.after = self._neighbour(groups, last, last + 1)
+        self.split = BOUNDARY in self.gaps
+        self.single = len(spans) == 1
+        self.ones = not self.single and set(self.shape) == {1}
+
+    def _neighbour(self, groups: list[Span], own: int, other: int) -> int:
+        """Length of the group beside the window; 0 where there is none in the same line."""
+        if not 0 <= other < len(groups):
+            return 0
+        (_, end), (start, _) = sorted((groups[own], groups[other]))
+        between = self.text[end:start]
+        return 0 if "\n" in between or BOUNDARY in between else groups[other][1] - groups[other][0]
+
+    def matches(self) -> Iterator[Match]:
+        length = len(self.digits)
+        if self.ones and 1 in (self.before, self.after):
+            return
+        if length <= 15 and self._is_mobile():
+            yield self._mobile()
+        if 10 <= length <= 12 and self._is_landline():
+            yield Match("landline", self.start, self.end, self.digits)
+        if length in (15, 17, 18) and (found := self._id_card()):
+            yield found
+        if length >= 16 and self._is_bank_card():
+            yield Match("bank_card", self.start, self.end, self.digits)
+
+    # --- mobile ----------------------------------------------------------------------------------------------------
+
+    def _is_mobile(self) -> bool:
+        number = self.digits[-11:]
+        if not _MOBILE.fullmatch(number) or self.digits[:-11] not in ("", "0", "86", "086", "0086"):
+            return False
+        if not self._mobile_shape():
+            return False
+        if self.single and context.is_glued(self.text, self.start, self.end) and not self._country():
+            return False
+        return not context.is_other(self.original, self.start, self.end)
+
+    def _mobile_shape(self) -> bool:
+        extra = len(self.digits) - 11
+        if self.single:
+            return True
+        shape = self.shape if not extra else (self.shape[0] - extra, *self.shape[1:])
+        if extra and shape[0] <= 0:  # the prefix is a group: the window without it is looked at by itself
+            return False
+        if self.split:
+            return (min(shape) >= 2 and shape[0] >= 3 and not set(self.gaps) & _ODD) or self.ones
+        if shape == (4, 4, 3) and self.before == 4:
+            return False
+        if set(self.gaps) & _ODD:
+            return shape in _CLEAR_SHAPES or self.ones or self._called(context.PHONE)
+        if set(self.gaps) == {"-"} and len(shape) <= 5 and shape[0] >= 3:
+            return True
+        return shape in _MOBILE_SHAPES or self.ones or set(shape[:-1]) == {2} or self._called(context.PHONE)
+
+    def _country(self) -> re.Match[str] | None:
+        return _COUNTRY.search(self.text, max(0, self.start - 9), self.start)
+
+    def _mobile(self) -> Match:
+        country, start = self._country(), self.start
+        if country and (country.start() == 0 or not self.text[country.start() - 1].isdigit()):
+            start = country.start()
+        elif self.text[max(0, start - 1) : start] == "+":
+            start -= 1
+        return Match("mobile", start, self.end, self.digits[-11:])
+
+    def _is_landline(self) -> bool:
+        """Digit by digit, or split after the area code; other forms are contacts.landlines' business."""
+        if not _LANDLINE.fullmatch(self.digits) or set(self.gaps) & _ODD:
+            return False
+        spoken = self.original is not self.text
+        return self.ones or spoken or (self.split and self.shape[0] in (3, 4) and min(self.shape) >= 3)
+
+    # --- identity card -----------------------------------------------------------------------------------------------
+
+    def _id_card(self) -> Match | None:
+        digits, end = self.digits, self.end
+        if len(digits) == 17:
+            letter = _CHECK_DIGIT.match(self.text, end)
+            if not letter:
+                return None
+            digits, end = digits + "X", letter.end()
+        if len(digits) == 15:
+            old = is_old_id_card(digits) and self._called(context.IDENTITY)
+            return Match("id_card", self.start, end, digits) if old else None
+        return Match("id_card", self.start, end, digits) if is_id_card(digits) else None
+
+    # --- bank card ---------------------------------------------------------------------------------------------------
+
+    def _is_bank_card(self) -> bool:
+        digits, called = self.digits, self._called(context.ACCOUNT)
+        if not is_luhn(digits) or len(set(digits)) == 1 or not (_plausible_card(digits) or called):
+            return False
+        if context.is_other(self.original, self.start, self.end):
+            return False
+        if self.single:
+            return called or not context.is_glued(self.text, self.start, self.end)
+        if set(self.gaps) & _ODD:
+            return False
+        return self._card_shape() or called
+
+    def _card_shape(self) -> bool:
+        if self.split:
+            return min(self.shape) >= 3
+        head = self.shape[:-1]
+        if set(head) == {4} and self.before != 4:
+            return True
+        return self.ones or len(self.shape) == 2 or (self.digits.startswith("62") and min(head) >= 3)
+
+    def _called(self, words: re.Pattern[str]) -> bool:
+        return context.says(words, self.original, self.start)
+
+
+def _plausible_card(digits: str) -> bool:
+    """Issuer prefixes in use in China: UnionPay 62 and older 6x (16-19 digits), 9558; Visa, Mastercard, JCB (16)."""
+    if digits[0] == "6" or digits.startswith("9558"):
+        return True
+    return digits[0] in "345" and len(digits) == 16
+
+
+def is_luhn(digits: str) -> bool:
+    """Whether the last digit is the others' check digit. Source: ISO/IEC 7812-1, annex B."""
+    doubled = (sum(divmod(2 * int(d), 10)) for d in digits[-2::-2])
+    return (sum(doubled) + sum(int(d) for d in digits[-1::-2])) % 10 == 0
+
+
+def is_id_card(number: str) -> bool:
+    """Whether 17 digits and a check digit (or X) are a citizen's number. Source: GB 11643-1999."""
+    if number[:2] not in _PROVINCES or not _is_date(number[6:14]):
+        return False
+    return _CHECK_DIGITS[sum(w * int(d) for w, d in zip(_WEIGHTS, number[:17], strict=True)) % 11] == number[17]
+
+
+def is_old_id_card(number: str) -> bool:
+    """Whether 15 digits have the form of a citizen's number from before 1999 (no check digit)."""
+    return number[:2] in _PROVINCES and _is_date("19" + number[6:12])
+
+
+def _is_date(digits: str) -> bool:
+    if not "1850" <= digits[:4] <= "2099":
+        return False
+    try:
+        date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,67 @@
+"""Several sources in one data set, each with its own settings, a weight and caps.
+
+``parts`` lists them: every part has the keys of its own source (``source``, ``path``, columns, ``max_rows``, ...) and
+``weight``. Weights set the proportion of the parts' training rows; the part that has least for its weight is kept
+whole and the others are cut to match. What concerns all rows (split shares, duplicates, ``max_rows`` over all) is set
+beside ``parts``. The order of files on disk decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError, field_validator
+
+from tasks.data import source
+from tasks.data.source import SourceConfig
+from tasks.errors import ConfigError
+from tasks.schema import How
+
+
+class Config(SourceConfig):
+    """Several sources; paths and columns belong to the parts."""
+
+    source: Literal["mixture"] = "mixture"
+    parts: list[dict[str, Any]] = How(
+        min_length=1, doc="The sources: each the keys of its own source and weight (null: all of its rows)."
+    )
+
+    @field_validator("parts")
+    @classmethod
+    def _valid(cls, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        weights = [_weight(number, part) for number, part in enumerate(parts)]
+        if any(weight is None for weight in weights) and any(weight is not None for weight in weights):
+            raise ValueError("either every part has a weight or none; set the missing ones")
+        for number, part in enumerate(parts):
+            _config(number, part)
+        return parts
+
+    def resolved(self) -> list[tuple[SourceConfig, float | None]]:
+        """Every part's configuration and weight."""
+        return [(_config(number, part), _weight(number, part)) for number, part in enumerate(self.parts)]
+
+
+def _weight(number: int, part: Mapping[str, Any]) -> float | None:
+    weight = part.get("weight")
+    if weight is None:
+        return None
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+        raise ValueError(f"parts[{number}].weight={weight!r}: must be a number above 0")
+    return float(weight)
+
+
+def _config(number: int, part: Mapping[str, Any]) -> SourceConfig:
+    """The part's own configuration; what is wrong in it is told with its place in the list."""
+    name = part.get("source")
+    if not isinstance(name, str) or name == "mixture":
+        raise ValueError(f"parts[{number}].source={name!r}: must name a source other than mixture")
+    try:
+        kind = source.load(name).Config
+        return kind.model_validate({key: value for key, value in part.items() if key != "weight"})
+    except ConfigError as error:
+        raise ValueError(f"parts[{number}]: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"parts[{number}].{place}: {first['msg']}") from None
