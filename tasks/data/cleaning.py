@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tasks.conversation import Message
 from tasks.data.source import Draft, SourceConfig, Unusable
@@ -45,7 +46,10 @@ class Cleaner:
         Raises:
             Unusable: it has no prompt, no reply, nothing to learn, or roles that cannot be put in order.
         """
-        row, notes = draft.row, list(draft.notes)
+        row = draft.row
+        if self._is_clean(row.messages):
+            return draft
+        notes = list(draft.notes)
         try:
             messages = self._texts(row.messages, notes)
             messages = _ordered(messages, notes)
@@ -57,6 +61,28 @@ class Cleaner:
         if messages is row.messages and len(notes) == len(draft.notes):
             return draft
         return replace(draft, row=replace(row, messages=messages), notes=tuple(dict.fromkeys(notes)))
+
+    def _is_clean(self, messages: tuple[Message, ...]) -> bool:
+        """A quick look that most rows pass: one question, one reply, nothing in them to mend."""
+        if len(messages) != 2 or self._asks_more:
+            return False
+        question, reply = messages
+        asked, answered = question.content, reply.content
+        return (
+            question.role == "user"
+            and reply.role == "assistant"
+            and reply.learn is not False
+            and _is_plain(asked)
+            and _is_plain(answered)
+            and not asked.isspace()
+            and not answered.isspace()
+        )
+
+    @cached_property
+    def _asks_more(self) -> bool:
+        """Whether the configuration asks for something of every row."""
+        config = self.config
+        return config.system_prompt is not None or config.html_entities == "decode" or config.edge_spaces == "strip"
 
     def _texts(self, messages: tuple[Message, ...], notes: list[str]) -> tuple[Message, ...]:
         cleaned = [self.text(message.content, notes) for message in messages]
@@ -71,8 +97,7 @@ class Cleaner:
         """A clean text; what was done to it is added to ``notes``. The same object when nothing was."""
         if self.config.html_entities == "decode" and "&" in text:
             text = _noted(text, html.unescape(text), DECODED, notes)
-        # most texts are one line without brackets, which three quick looks tell
-        if not (text.isprintable() and "<" not in text and "[" not in text) and _SUSPECT.search(text):
+        if not _is_plain(text) and _SUSPECT.search(text):
             if self.config.control_characters == "remove":
                 if "\r" in text:
                     text = _noted(text, text.replace("\r\n", "\n").replace("\r", "\n"), LINE_ENDS, notes)
@@ -82,6 +107,11 @@ class Cleaner:
         if self.config.edge_spaces == "strip":
             text = _noted(text, text.strip(), STRIPPED, notes)
         return text
+
+
+def _is_plain(text: str) -> bool:
+    """One line without brackets, as most texts are: holds neither control characters nor what looks like a token."""
+    return text.isprintable() and bool(text) and "<" not in text and "[" not in text
 
 
 def _noted(old: str, new: str, note: str, notes: list[str]) -> str:

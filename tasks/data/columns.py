@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from tasks.data.source import SourceConfig, Unusable
@@ -29,9 +30,13 @@ def pair(record: Mapping[str, Any], config: SourceConfig) -> tuple[str, list[str
     Raises:
         Unusable: a column is missing or holds no text.
     """
-    prompt_column, response_column = _names(record, config)
-    prompt = ""
-    for column in prompt_column.split("+"):
+    names = _names(tuple(record), config.prompt_column, config.response_column)
+    if names is None:
+        wanted = f"data.prompt_column={config.prompt_column}, data.response_column={config.response_column}"
+        raise Unusable("no such columns", detail=f"{wanted}; {have(record)}")
+    prompt_columns, response_column = names
+    prompt = text(record, prompt_columns[0])
+    for column in prompt_columns[1:]:
         prompt = join(prompt, text(record, column))
     replies = record.get(response_column)
     if isinstance(replies, list) and all(isinstance(reply, str) for reply in replies):
@@ -85,11 +90,12 @@ def join(first: str, second: str) -> str:
     return f"{first}\n{second}"
 
 
-def _names(record: Mapping[str, Any], config: SourceConfig) -> tuple[str, str]:
+@lru_cache(maxsize=64)
+def _names(columns: tuple[str, ...], prompt_column: str, response_column: str) -> tuple[list[str], str] | None:
+    """The columns of the prompt and the column of the reply, among those that a record has; None if it has them not."""
     for prompt, response in KNOWN_PAIRS:
-        prompt = prompt if config.prompt_column == "auto" else config.prompt_column
-        response = response if config.response_column == "auto" else config.response_column
-        if response in record and all(column in record for column in prompt.split("+")):
-            return prompt, response
-    wanted = f"data.prompt_column={config.prompt_column}, data.response_column={config.response_column}"
-    raise Unusable("no such columns", detail=f"{wanted}; {have(record)}")
+        wanted = (prompt if prompt_column == "auto" else prompt_column).split("+")
+        reply = response if response_column == "auto" else response_column
+        if reply in columns and all(column in columns for column in wanted):
+            return wanted, reply
+    return None

@@ -23,6 +23,7 @@ from tasks.errors import ConfigError, DataError
 
 #: Records that are looked at: enough that a few odd ones at a file's head do not decide.
 LOOKED_AT = 50
+_LONGEST_NAME = 24
 #: A source that goes by its folders' layout -> the source whose form its files have; people rewrite system messages.
 _FORMS = {"chat_export": "conversations"}
 _ANY_COLUMNS = (
@@ -157,8 +158,11 @@ def _chosen(config: SourceConfig, name: str) -> SourceConfig:
 
 
 def _columns(records: Sequence[dict[str, Any]]) -> str:
-    """The columns of the records, each once; cut, because a key may be as long as its writer likes."""
-    return ", ".join(list(dict.fromkeys(str(key)[:40] for record in records for key in record))[:12]) or "none"
+    """The columns of the records, each once. Long ones are told by their length only: a file without a header has
+    somebody's words in their place."""
+    keys = dict.fromkeys(str(key) for record in records for key in record)
+    shown = [key if len(key) <= _LONGEST_NAME else f"({len(key)} characters: no header?)" for key in keys]
+    return ", ".join(shown[:12]) or "none"
 
 
 def _known() -> str:

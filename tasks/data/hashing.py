@@ -84,8 +84,15 @@ def fold_simple(text: str, case: bool) -> str:
 
 
 def _codes(texts: Sequence[str]) -> tuple[Array, Array]:
-    starts = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)]).astype(np.int64)
+    starts = starts_of([len(text) for text in texts])
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), starts
+
+
+def starts_of(lengths: Sequence[int]) -> Array:
+    """Where segments of these lengths start, and at last where the last one ends: int64 [segments + 1]."""
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
 
 
 def without_spaces(codes: Array, starts: Array) -> tuple[Array, Array]:

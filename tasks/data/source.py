@@ -123,7 +123,7 @@ class Found:
     skipped: tuple[Skipped, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: a million are made, and freezing doubles what that takes
 class Draft:
     """A row as a source makes it, before cleaning, redaction and all that concerns several rows.
 
@@ -141,7 +141,7 @@ class Draft:
     empty_reply: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Entry:
     """What became of input records: a draft, or the reason why there is none.
 

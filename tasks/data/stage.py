@@ -119,15 +119,15 @@ class Preparation:
             division = self.divided(spool)
             written = writing.write(spool, self.folder, quarantine)
         spool.path.unlink()
-        names = {
-            number: (name, file.split)
-            for number, (name, (_, file)) in enumerate(zip(self.shown, self.files, strict=True))
-        }
+        facts = [
+            {"name": name, "split": file.split, "encoding": reading.encoding(file)}
+            for name, (_, file) in zip(self.shown, self.files, strict=True)
+        ]
         summary = {
             "source": self.config.source,
             "detected": self.given.detected or None,
             "records": getattr(self.given.parts[0].module, "RECORDS", "rows"),
-            **report.report(self.account, spool.keys, division, written, names),
+            **report.report(self.account, spool.keys, division, written, facts),
             "skipped_files": self.skipped,
             "redaction": self._redaction(),
             "unseen_entities": report.unseen_entities(self._marks()),
@@ -175,7 +175,7 @@ class Preparation:
                 yield Batch(number, file, part, entries)
             else:
                 for chunk in reading.chunks(file):
-                    self.account.read[number] += len(chunk.items)
+                    self.account.read[number] += chunk.count
                     yield Batch(number, file, part, chunk)
 
     def _told(self, prepared: Prepared, quarantine: writing.Quarantine) -> None:

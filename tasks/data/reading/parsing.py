@@ -17,7 +17,7 @@ _NOT_TEXT = re.compile("[\ud800-\udfff]")
 _JSON_NAMES = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: a million are made, and freezing doubles what that takes
 class Record:
     """One record: its value, or the ``problem`` (a kind, with ``detail`` on the position) that it has.
 

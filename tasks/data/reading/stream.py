@@ -11,7 +11,7 @@ import codecs
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import PurePosixPath
@@ -35,8 +35,17 @@ _BLANK = " \t\r\n\ufeff"
 _BOM = codecs.BOM_UTF8
 _TOO_LONG = bytes(16)  # this very object stands for a line that was too long
 
-#: A text that is not parsed yet, a parsed row, or a problem and its detail.
-_Item = bytes | str | dict[str, str] | tuple[str, str]
+
+@dataclass(frozen=True)
+class _Block:
+    """A text with a record on every line."""
+
+    text: bytes
+    count: int
+
+
+#: A text that is not parsed yet, or several; a parsed row, or a problem and its detail.
+_Item = bytes | str | _Block | dict[str, str] | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,16 @@ class Chunk:
 
     Attributes:
         number: 1-based place of the first record in the file.
-        lines: the line of each.
-        items: the JSON text of each, or the record where reading had to parse it already.
+        count: how many records.
+        lines: the line of each; of the first alone where they are one text.
+        items: the JSON text of each, or the record where reading had to parse it already; or one text with a record on
+            every line, which whoever parses it splits.
     """
 
     number: int
+    count: int
     lines: list[int]
-    items: list[bytes | str | Record]
+    items: list[bytes | str | Record] | bytes
 
 
 def chunks(file: DataFile, size: int = 2000) -> Iterator[Chunk]:
@@ -61,38 +73,58 @@ def chunks(file: DataFile, size: int = 2000) -> Iterator[Chunk]:
         DataError: the file cannot be read, is in no known encoding, or has a broken CSV header.
     """
     blocks = Blocks(file)
-    chunk, length = Chunk(1, [], []), 0
-    for line, item in _items(file, blocks):
+    last: Chunk | None = None
+    for chunk in _gathered(_items(file, blocks), size):
         # only when the next one comes: the last record of a damaged file is looked at again
-        if len(chunk.items) >= size or length > CHUNK_LENGTH:
-            yield chunk
-            chunk, length = Chunk(chunk.number + len(chunk.items), [], []), 0
-        chunk.lines.append(line)
-        if isinstance(item, bytes | str):
-            chunk.items.append(item)
-            length += len(item)
+        if last is not None:
+            yield last
+        last = chunk
+    if blocks.damage:
+        last = _with_damage(last or Chunk(1, 0, [], []), *blocks.damage)
+    if last is not None:
+        yield last
+
+
+def _gathered(items: Iterator[tuple[int, _Item]], size: int) -> Iterator[Chunk]:
+    number, length = 1, 0
+    lines: list[int] = []
+    kept: list[bytes | str | Record] = []
+    for line, item in items:
+        if kept and (len(kept) >= size or length > CHUNK_LENGTH or isinstance(item, _Block)):
+            yield Chunk(number, len(kept), lines, kept)
+            number, length, lines, kept = number + len(kept), 0, [], []
+        if isinstance(item, _Block):
+            yield Chunk(number, item.count, [line], item.text)
+            number += item.count
             continue
-        number = chunk.number + len(chunk.items)
-        if isinstance(item, dict):
-            chunk.items.append(Record(line, number, item))
+        lines.append(line)
+        if isinstance(item, bytes | str):
+            kept.append(item)
+            length += len(item)
+        elif isinstance(item, dict):
+            kept.append(Record(line, number + len(kept), item))
             length += sum(map(len, item.values()))
         else:
-            chunk.items.append(Record(line, number, None, *item))
-    if blocks.damage:
-        _end_with_damage(chunk, *blocks.damage)
-    if chunk.items:
-        yield chunk
+            kept.append(Record(line, number + len(kept), None, *item))
+    if kept:
+        yield Chunk(number, len(kept), lines, kept)
 
 
 def parse(chunk: Chunk) -> Iterator[Record]:
     """The records of a chunk."""
-    number = chunk.number
-    for line, item in zip(chunk.lines, chunk.items, strict=True):
-        if isinstance(item, Record):
+    for number, (line, item) in enumerate(zip(*_split(chunk), strict=True), start=chunk.number):
+        if type(item) is Record:
             yield item
         else:
-            yield Record(line, number, *value_of(item))
-        number += 1
+            value, problem, detail = value_of(item)  # type: ignore[arg-type]
+            yield Record(line, number, value, problem, detail)
+
+
+def _split(chunk: Chunk) -> tuple[Sequence[int], Sequence[bytes | str | Record]]:
+    """The lines and the items of a chunk's records."""
+    if not isinstance(chunk.items, bytes):
+        return chunk.lines, chunk.items
+    return range(chunk.lines[0], chunk.lines[0] + chunk.count), chunk.items.split(b"\n")
 
 
 def records(file: DataFile) -> Iterator[Record]:
@@ -114,16 +146,16 @@ def encoding(file: DataFile) -> str:
     return charsets.detect(file).name
 
 
-def _end_with_damage(chunk: Chunk, problem: str, detail: str) -> None:
-    """Put the damage in the place of the last record, which it cut off, or behind it if it is a whole JSON object."""
-    line = chunk.lines[-1] if chunk.lines else 1
-    if chunk.items:
-        last = chunk.items[-1]
-        if isinstance(last, Record) or value_of(last)[1]:
-            chunk.lines.pop()
-            chunk.items.pop()
-    chunk.lines.append(line)
-    chunk.items.append(Record(line, chunk.number + len(chunk.items), None, problem, detail))
+def _with_damage(chunk: Chunk, problem: str, detail: str) -> Chunk:
+    """The damage in the place of the last record, which it cut off, or behind it if it is a whole JSON object."""
+    known_lines, known_items = _split(chunk)
+    lines, items = list(known_lines), list(known_items)
+    line = lines[-1] if lines else 1
+    if items and (isinstance(items[-1], Record) or value_of(items[-1])[1]):
+        lines.pop()
+        items.pop()
+    record = Record(line, chunk.number + len(items), None, problem, detail)
+    return Chunk(chunk.number, len(items) + 1, [*lines, line], [*items, record])
 
 
 def _items(file: DataFile, blocks: Blocks) -> Iterator[tuple[int, _Item]]:
@@ -210,21 +242,27 @@ def _as_utf8(blocks: Iterator[bytes], charset: Charset) -> Iterator[bytes]:
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, _Item]]:
-    number = 0
+    number = 1
     for batch in _line_batches(blocks):
+        if isinstance(batch, _Block):
+            yield number, batch
+            number += batch.count
+            continue
         for line in batch:
-            number += 1
-            line = line.strip(b" \t")
-            if len(line) < 12 and not line.replace(_BOM, b"").strip(b" \t"):
-                continue
+            text = line.strip(b" \t")
             if line is _TOO_LONG:
                 yield number, ("broken JSON", f"a line longer than {LONGEST_LINE:,} bytes")
-            else:
-                yield number, line
+            elif len(text) >= 12 or text.replace(_BOM, b"").strip(b" \t"):
+                yield number, text
+            number += 1
 
 
-def _line_batches(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Lines without their ends, which are LF, CRLF or CR: U+2028 and the like belong to the text."""
+def _line_batches(blocks: Iterator[bytes]) -> Iterator[list[bytes] | _Block]:
+    """Lines without their ends, which are LF, CRLF or CR: U+2028 and the like belong to the text.
+
+    Blocks whose lines all start with a brace and end with LF are left in one piece: splitting them is not this
+    process's work.
+    """
     held: list[bytes] = []  # the parts of a line whose end has not come
     length = 0
     carriage_return = b""  # at a block's end, where it may be the first half of a CRLF
@@ -232,6 +270,11 @@ def _line_batches(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
         block = carriage_return + block if carriage_return else block
         carriage_return = b"\r" if block.endswith(b"\r") else b""
         block = block[:-1] if carriage_return else block
+        if length < len(block) and (whole := _whole_lines(b"".join([*held, block]))):
+            yield whole
+            held = [block[block.rindex(b"\n") + 1 :]]
+            length = len(held[0])
+            continue
         lines = block.splitlines()
         open_line = lines.pop() if block and not block.endswith((b"\n", b"\r")) else b""
         if lines:
@@ -243,3 +286,12 @@ def _line_batches(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
         length += len(open_line)
     if carriage_return or length:
         yield [b"".join(held) if length <= LONGEST_LINE else _TOO_LONG]
+
+
+def _whole_lines(text: bytes) -> _Block | None:
+    """The lines of a text up to its last LF, if every one starts with a brace and none has a CR."""
+    end = text.rfind(b"\n")
+    if end < 0 or not text.startswith(b"{") or b"\r" in text:
+        return None
+    count = text.count(b"\n", 0, end) + 1
+    return _Block(text[:end], count) if text.count(b"\n{", 0, end) == count - 1 else None

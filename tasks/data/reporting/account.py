@@ -6,7 +6,7 @@ Holds counts only, never content.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,12 +95,12 @@ def report(
     keys: Keys,
     division: Division,
     written: Written,
-    files: Mapping[int, tuple[str, str]],
+    files: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """The parts of the report that follow from the rows, as JSON values in a stable order.
 
     Args:
-        files: name and split by file number.
+        files: name, split and encoding of each.
     """
     rows = account.rows()
     left = rows["read"]
@@ -113,7 +113,10 @@ def report(
         "rows": rows,
         "made": int(keys.alive.sum()),
         "steps": steps,
-        "files": {name: {"split": split, **account.of_file(i)} for i, (name, split) in files.items()},
+        "files": {
+            file["name"]: {"split": file["split"], "encoding": file["encoding"], **account.of_file(i)}
+            for i, file in enumerate(files)
+        },
         "tasks": {task: account.of_task(task) for task in account.tasks()},
         "splits": {
             split: {"origin": division.origin[split], **_statistics(keys, np.flatnonzero(keys.of(split)))}

@@ -608,7 +608,7 @@ def test_a_packed_file_is_unpacked_in_bounded_memory(tmp_path: Path) -> None:
     file = packed(tmp_path, "gzip", (b'{"a": "' + b"x" * 100_000 + b'"}\n') * 600, "bomb.json")
     assert file.path.stat().st_size < 1 << 20
     tracemalloc.start()
-    count = sum(len(chunk.items) for chunk in chunks(file))
+    count = sum(chunk.count for chunk in chunks(file))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 600
