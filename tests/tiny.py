@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.conversation import Message, Row, write_rows
+import pyarrow as pa
+from pyarrow import parquet
+
+from tasks.conversation import Message, Row
+from tasks.data.processing import ROW_SCHEMA, row_columns
 
 SPECIAL = ("<pad>", "</s>", "[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 CHARACTERS = "\n：_，。0123456789问治疗病因发动机部件故障水温高风扇"
@@ -80,6 +84,7 @@ def make_row(index: int) -> Row:
 
 def write_dataset(folder: Path, train: Iterable[int] = range(100, 200)) -> None:
     """A prepared data set's files: the training rows given, 10 validation and 18 test rows."""
-    write_rows(folder / "train.jsonl", map(make_row, train))
-    write_rows(folder / "validation.jsonl", map(make_row, range(50, 60)))
-    write_rows(folder / "test.jsonl", map(make_row, range(18)))
+    for split, numbers in (("train", train), ("validation", range(50, 60)), ("test", range(18))):
+        rows = [make_row(number) for number in numbers]
+        columns = [*row_columns(rows), pa.array(["tiny.json"] * len(rows)), pa.array(list(numbers), pa.int32())]
+        parquet.write_table(pa.Table.from_arrays(columns, schema=ROW_SCHEMA), folder / f"{split}.parquet")

@@ -6,6 +6,7 @@ know formats.
 
 from __future__ import annotations
 
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def _best(found: Found, config: SourceConfig) -> tuple[Fit, int]:
     records = _first_records(found.files)
     where = f"data.source=auto: {_first(found.files).name}"
     if not records:
-        raise DataError(f"{where}: none of the first {LOOKED_AT} records can be read; name the source: {_known()}")
+        raise DataError(f"{where}: {_nothing_read(found.files)}")
     fitting = fits(records)
     most = [fit for fit in fitting if 2 * fit.count > len(records)]
     if not most and fitting:
@@ -100,7 +101,7 @@ def _by_layout(config: SourceConfig, plain: DataError) -> tuple[SourceConfig, st
     Only a source that also recognises the records is believed: contacts' chats and medical tasks lie in folders with
     the same kind of names.
     """
-    if config.path is None or not config.path.expanduser().is_dir():
+    if config.path is None or not files.is_of(stat.S_ISDIR, config.path):
         raise plain
     for name, module in _modules("find"):
         try:
@@ -135,6 +136,18 @@ def _first_records(found: Sequence[DataFile]) -> list[dict[str, Any]]:
     """The first readable records of the training files; a contact's export may be empty, so of more than one."""
     read = chain.from_iterable(islice(reading.records(file), LOOKED_AT) for file in _training(found))
     return list(islice((record.value for record in read if not record.problem), LOOKED_AT))
+
+
+def _nothing_read(found: Sequence[DataFile]) -> str:
+    """Why no record of the training files can be looked at, with the place of the first."""
+    for file in _training(found):
+        for record in reading.records(file):
+            place = f"{file.name}:{record.line}: {record.problem}{f' ({record.detail})' if record.detail else ''}"
+            return (
+                f"none of the first {LOOKED_AT} records can be read; "
+                f"name the source if those behind them are sound, else mend the file; the first: {place}"
+            )
+    return "no rows in the file(s)"
 
 
 def _training(found: Sequence[DataFile]) -> list[DataFile]:

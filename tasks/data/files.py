@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -90,6 +90,14 @@ def existing(path: Path, key: str) -> Path:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DataError(f"{key}={path}: neither a file nor a folder")
     return path
+
+
+def is_of(kind: Callable[[int], bool], path: Path) -> bool:
+    """Whether a path is of a kind (``stat.S_ISREG``); False where nothing can be said (see :func:`existing`)."""
+    try:
+        return kind(path.expanduser().stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def members(path: Path, name: str) -> tuple[list[tuple[str, str]], list[Skipped]]:

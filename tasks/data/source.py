@@ -6,6 +6,7 @@ Owns the account of input records (:class:`Entry`). Does not know formats (see `
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -90,6 +91,14 @@ class SourceConfig(Section):
     processes: int | None = How(None, ge=1, doc="Processes that convert the records; null: one a core, at most 8.")
 
 
+_ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(name: str) -> str:
+    """A file's name as it is written: line ends and bytes that are not UTF-8, which a disk may have, as escapes."""
+    return _ODD.sub(lambda odd: ascii(odd[0])[1:-1], name)
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One input file, or one member of a zip archive.
@@ -106,6 +115,9 @@ class DataFile:
     member: str = ""
     names: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -113,6 +125,9 @@ class Skipped:
 
     name: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,7 @@ from tasks.data import duplicates, exporting, parallel, reading, splitting, writ
 from tasks.data.parts import Input, resolve
 from tasks.data.personal_data.protection import Protection, final_scan, protection
 from tasks.data.processing import Batch, Prepared, Processor, Setup, redactor, shown_name
-from tasks.data.reporting import account as report
-from tasks.data.reporting import page as report_page
-from tasks.data.reporting import plots, preview
+from tasks.data.reporting import account, page, plots, preview
 from tasks.data.source import SPLITS, DataFile, SourceConfig
 from tasks.data.spool import Spool
 from tasks.errors import DataError
@@ -86,7 +84,9 @@ def _digests(given: Input, store: Store) -> dict[str, str]:
     try:
         hashes = store.file_digests([path for _, _, path in found])
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        # reading, unlike opening, tells no file name
+        where = error.filename or ", ".join(sorted({name for _, name, _ in found}))
+        raise DataError(f"{where}: cannot be read ({error.strerror})") from error
     by_role: dict[str, dict[str, str]] = {}
     for (role, name, _), content in zip(found, hashes, strict=True):
         by_role.setdefault(role, {})[name] = content
@@ -106,7 +106,7 @@ class Preparation:
             for part, redact in zip(given.parts, redactors, strict=True)
             for skipped in part.found.skipped
         }
-        self.account = report.Account()
+        self.account = account.Account()
         self.first_loss = ""
         size = sum(path.stat().st_size for path in {file.path for _, file in self.files})
         self.processes = self.config.processes or (parallel.default_processes() if size > _PARALLEL_BYTES else 1)
@@ -127,10 +127,9 @@ class Preparation:
             "source": self.config.source,
             "detected": self.given.detected or None,
             "records": getattr(self.given.parts[0].module, "RECORDS", "rows"),
-            **report.report(self.account, spool.keys, division, written, facts),
+            **account.report(self.account, spool.keys, division, written, facts),
             "skipped_files": self.skipped,
             "redaction": self._redaction(),
-            "unseen_entities": report.unseen_entities(self._marks()),
         }
         self._write_report(summary)
         splits = {split: summary["splits"][split]["rows"] for split in SPLITS}
@@ -231,6 +230,7 @@ class Preparation:
         if not rows["kept"]:
             raise DataError(f"{what}: none of {rows['read']} rows is usable: {reasons}{where}")
         if any(file.split == "train" for _, file in self.files) and not spool.keys.of("train").any():
+            reasons = reasons or "no rows in the training file(s)"
             raise DataError(f"{what}: no row is left to train on: {reasons}{where}")
         share = 1 - sum(lost.values()) / rows["read"]
         if share < self.config.min_keep_ratio:
@@ -240,11 +240,6 @@ class Preparation:
             )
 
     # --- reporting -------------------------------------------------------------------------------------------
-
-    def _marks(self) -> Iterator[bool]:
-        for row in read_rows(self.folder / "test.parquet"):
-            if "unseen_entities" in row.fields:
-                yield row.fields["unseen_entities"]
 
     def _redaction(self) -> dict[str, Any]:
         return {
@@ -258,7 +253,7 @@ class Preparation:
     def _write_report(self, summary: dict[str, Any]) -> None:
         text = json.dumps(summary, ensure_ascii=False, indent=1)
         write_atomic(self.folder / "report.json", text + "\n")
-        write_atomic(self.folder / "report.md", report_page.page(summary))
+        write_atomic(self.folder / "report.md", page.page(summary))
         write_atomic(self.folder / "preview.md", preview.preview(self._first_rows()))
         plots.draw(summary, self.folder)
         self._export()

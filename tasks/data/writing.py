@@ -65,10 +65,17 @@ class Quarantine:
 
 @dataclass
 class Written:
-    """What was seen while the rows were written: labels by classification task, notes."""
+    """What was seen while the rows were written.
+
+    Attributes:
+        labels: labels of the training rows by classification task.
+        notes: what was mended in rows that are kept.
+        unseen: test rows by whether they say that their entities do not occur in train.
+    """
 
     labels: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     notes: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[bool] = field(default_factory=Counter)
 
 
 def write(spool: Spool, folder: Path, quarantine: Quarantine) -> Written:
@@ -86,10 +93,12 @@ def write(spool: Spool, folder: Path, quarantine: Quarantine) -> Written:
                 if not mask.any():
                     continue
                 rows = batch.filter(pa.array(mask))
-                if split == SPLITS.index("train"):
+                if SPLITS[split] == "train":
                     _count_labels(rows, written)
                 elif references:
                     rows = _with_references(rows, keys.prompt[place][mask], split, references)
+                if SPLITS[split] == "test":
+                    _count_unseen(rows, written)
                 writer.add(rows.select(ROW_SCHEMA.names))
     return written
 
@@ -133,6 +142,12 @@ def _count_labels(rows: pa.RecordBatch, written: Written) -> None:
     for task, reply in zip(labelled.column("task").to_pylist(), replies, strict=True):
         if len(reply) <= _LABEL_CHARACTERS:
             written.labels[task][reply] += 1
+
+
+def _count_unseen(rows: pa.RecordBatch, written: Written) -> None:
+    for text in rows.column("fields").to_pylist():
+        if "unseen_entities" in text:
+            written.unseen.update(mark for mark in [json.loads(text).get("unseen_entities")] if isinstance(mark, bool))
 
 
 _References = Mapping[tuple[int, int], list[str]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -83,7 +84,7 @@ def inputs(root: Path, skipped: list[Skipped]) -> Iterator[tuple[Path, str, str]
 
 def is_plain_file(path: Path | None) -> bool:
     """Whether the user named one file, not a folder or an archive of files."""
-    return path is not None and path.expanduser().is_file() and path.suffix.lower() != ".zip"
+    return path is not None and files.is_of(stat.S_ISREG, path) and path.suffix.lower() != ".zip"
 
 
 def suffix(name: str) -> str:

@@ -35,7 +35,7 @@ def protection(given: Input, root: Path) -> Protection:
     if not any(part.config.redact for part in given.parts):
         return Protection()
     key, key_id = load_key(root)
-    return Protection(key, key_id, tuple(usable_names(sorted(set(_names(given))))))
+    return Protection(key, key_id, tuple(sorted(set(_names(given)))))
 
 
 def _names(given: Input) -> Iterator[str]:
@@ -69,12 +69,13 @@ def final_scan(folder: Path, given: Input, protected: Protection) -> None:
     allow = [text for part in given.parts for text in part.config.redact_allow]
     redacted = [f"{number}-" for number, part in enumerate(given.parts, start=1) if part.config.redact]
     everything = len(redacted) == len(given.parts)
+    names = usable_names(protected.names)
     found: Counter[str] = Counter()
     first = ""
 
     def look(where: str, messages: Sequence[str]) -> None:
         nonlocal first
-        hits = [finding.kind for finding in scan(messages, protected.names, allow) if finding.kind in kinds]
+        hits = [finding.kind for finding in scan(messages, names, allow) if finding.kind in kinds]
         found.update(hits)
         first = first or (where if hits else "")
 

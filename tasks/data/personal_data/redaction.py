@@ -15,6 +15,7 @@ import hmac
 import os
 import re
 import secrets
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ _PRECEDENCE = {
         ("id_card", "mobile", "bank_card", "email", "landline", "ip", "plate", "passport", "wechat", "qq", "address")
     )
 }
+#: What a part of a longer number may look like.
+_PARTS = frozenset({"mobile", "landline", "qq", "passport", "ip", "address"})
+#: Characters of a card's number, separators included.
+_LONGEST_CARD = 130
 _HINTED = HINT.search
 _PUNCTUATION = re.compile(r"[\s\-._·,()+]")
 
@@ -144,11 +149,11 @@ class Redactor:
         return f"[{WORDS[kind]}:{letters}]"
 
     def _findings(self, messages: Sequence[str], names: Sequence[str]) -> list[_Finding]:
-        known = _usable((*self._names, *names)) if self._names or names else ()
+        known = _known((*self._names, *names)) if self._names or names else ()
         if not _may_hold(messages, people.hint(known) if known else None):
             return []
         dialogue = Dialogue(messages)
-        matches = _resolved(_matches(dialogue, known), dialogue.text)
+        matches = _resolved(_without_parts(list(_matches(dialogue, known)), dialogue.text), dialogue.text)
         return [
             _Finding(m.kind, m.value, tuple(dialogue.pieces(m.start, m.end)))
             for m in matches
@@ -218,8 +223,8 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _usable(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(usable_names(names))
+def _known(names: tuple[str, ...]) -> tuple[people.Known, ...]:
+    return people.known(names)
 
 
 def _may_hold(messages: Sequence[str], names: re.Pattern[str] | None) -> bool:
@@ -234,7 +239,7 @@ def _plain(text: str) -> str:
     return _PUNCTUATION.sub("", fold(text)).casefold()
 
 
-def _matches(dialogue: Dialogue, names: tuple[str, ...]) -> Iterator[Match]:
+def _matches(dialogue: Dialogue, names: tuple[people.Known, ...]) -> Iterator[Match]:
     text, messages = dialogue.text, dialogue.messages()
     yield from numbers.find(text)
     yield from contacts.landlines(text)
@@ -248,7 +253,21 @@ def _matches(dialogue: Dialogue, names: tuple[str, ...]) -> Iterator[Match]:
     yield from people.find(text, names)
 
 
-def _resolved(matches: Iterator[Match], text: str) -> list[Match]:
+def _without_parts(matches: list[Match], text: str) -> list[Match]:
+    """Matches that are no part of a card's number; a card with a wrong check digit stays whole, and as it is."""
+    if not any(match.kind in _PARTS for match in matches):
+        return matches
+    wholes = list(numbers.mistaken(text))
+    starts = [start for start, _ in wholes]
+
+    def is_part(match: Match) -> bool:
+        near = wholes[bisect_left(starts, match.start - _LONGEST_CARD) : bisect_right(starts, match.start)]
+        return match.kind in _PARTS and any(match.end <= end for _, end in near)
+
+    return [match for match in matches if not is_part(match)]
+
+
+def _resolved(matches: Sequence[Match], text: str) -> list[Match]:
     """Matches without overlaps: those within one message (or with a check digit) first, then the longer ones."""
     taken: list[Match] = []
     used = bytearray(len(text))

@@ -124,6 +124,7 @@ def report(
         },
         "labels": {task: dict(counts.most_common()) for task, counts in sorted(written.labels.items())},
         "notes": dict(sorted(written.notes.items())),
+        "unseen_entities": {"unseen": written.unseen[True], "seen": written.unseen[False]} if written.unseen else None,
     }
 
 
@@ -161,9 +162,3 @@ def _histogram(values: Array) -> list[list[int]]:
     while found[-1][1] == 0:
         found.pop()
     return found
-
-
-def unseen_entities(marks: Iterable[bool]) -> dict[str, int] | None:
-    """Test rows whose entities do not occur in train, where the rows say so themselves."""
-    counted = Counter(marks)
-    return {"unseen": counted[True], "seen": counted[False]} if counted else None

@@ -3,7 +3,8 @@
 ``parts`` lists them: every part has the keys of its own source (``source``, ``path``, columns, ``max_rows``, ...) and
 ``weight``. Weights set the proportion of the parts' training rows; the part that has least for its weight is kept
 whole and the others are cut to match. What concerns all rows (split shares, duplicates, ``max_rows`` over all) is set
-beside ``parts``. The order of files on disk decides nothing.
+beside ``parts``; what is done to each row (cleaning, redaction) may be set there for all parts, and in a part for it
+alone. The order of files on disk decides nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +17,30 @@ from pydantic import ValidationError, field_validator
 from tasks.data import source
 from tasks.data.source import SourceConfig
 from tasks.errors import ConfigError
-from tasks.schema import How
+from tasks.schema import Field, How
+
+
+#: What is done to each row: a value set beside the parts holds for every part that has none of its own.
+_INHERITED = (
+    "group_by",
+    "system_prompt",
+    "control_characters",
+    "html_entities",
+    "edge_spaces",
+    "redact",
+    "redact_kinds",
+    "redact_names",
+    "redact_allow",
+)
 
 
 class Config(SourceConfig):
     """Several sources; paths and columns belong to the parts."""
 
     source: Literal["mixture"] = "mixture"
+    redact: bool | None = Field(  # type: ignore[assignment]
+        None, doc="Replace personal data in all parts; null: as each part's source has it, chats yes, task data no."
+    )
     parts: list[dict[str, Any]] = How(
         min_length=1, doc="The sources: each the keys of its own source and weight (null: all of its rows)."
     )
@@ -39,7 +57,9 @@ class Config(SourceConfig):
 
     def resolved(self) -> list[tuple[SourceConfig, float | None]]:
         """Every part's configuration and weight."""
-        return [(_config(number, part), _weight(number, part)) for number, part in enumerate(self.parts)]
+        fields = type(self).model_fields
+        given = {name: value for name in _INHERITED if (value := getattr(self, name)) != fields[name].default}
+        return [(_config(number, {**given, **part}), _weight(number, part)) for number, part in enumerate(self.parts)]
 
 
 def _weight(number: int, part: Mapping[str, Any]) -> float | None:

@@ -15,7 +15,8 @@ from tasks.conversation import Row, read_rows
 
 def text(i: int, salt: str = "") -> str:
     """Sixteen Chinese characters that depend on the number; no two numbers have nearly the same."""
-    return "".join(chr(0x4E00 + a * 64 + b % 64) for a, b in zip(*[iter(hashlib.sha256(f"{salt}{i}".encode()).digest())] * 2))
+    drawn = hashlib.sha256(f"{salt}{i}".encode()).digest()
+    return "".join(chr(0x4E00 + a * 64 + b % 64) for a, b in zip(drawn[::2], drawn[1::2], strict=True))
 
 
 def report_of(dataset: Dataset) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Properties that hold for whatever is fed in: every record is accounted for, and the same input makes the same bytes."""
+"""What holds whatever is fed in: every record is accounted for, and the same input makes the same bytes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,30 @@ from account_cases import check_account, files_of, quarantine_of, report_of, tex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flows.cli import composed
 from tasks.artifacts import Dataset
+from tasks.config import parse
 from tasks.data import source
 from tasks.data.stage import prepare
+from tasks.errors import ConfigError
 from tasks.store import Store
 
 _ROOT = Path(__file__).parents[3]
 _CAPS = st.none() | st.integers(1, 4)
 
-# --- one good record of every row format, and what breaks a record -----------------------------------------------------
+# --- one good record of every row format, and what breaks a record --------------------------------------------------
 
 
-def _turns(i: int, role: str, content: str, names: tuple[str, str]) -> list[dict[str, str]]:
-    return [{role: names[0], content: text(i)}, {role: names[1], content: text(i, "r")}]
+def _turns(i: int, role: str = "role", content: str = "content", names: str = "user assistant") -> list[dict[str, str]]:
+    asks, answers = names.split()
+    return [{role: asks, content: text(i)}, {role: answers, content: text(i, "r")}]
 
 
-_ROLES = ("user", "assistant")
 GOOD: dict[str, Callable[[int], dict[str, Any]]] = {
     "advertisegen": lambda i: {"content": text(i), "summary": text(i, "r")},
     "alpaca": lambda i: {"instruction": text(i), "input": "", "output": text(i, "r")},
-    "conversations": lambda i: {"conversations": _turns(i, "role", "content", _ROLES)},
-    "messages": lambda i: {"messages": _turns(i, "role", "content", _ROLES)},
+    "conversations": lambda i: {"conversations": _turns(i)},
+    "messages": lambda i: {"messages": _turns(i)},
     "prompt_response": lambda i: {"prompt": text(i), "response": text(i, "r")},
     "promptcblue": lambda i: {
         "input": text(i),
@@ -51,7 +55,7 @@ GOOD: dict[str, Callable[[int], dict[str, Any]]] = {
         "sample_id": f"s{i}",
         "answer_choices": [text(i, "r")],
     },
-    "sharegpt": lambda i: {"conversations": _turns(i, "from", "value", ("human", "gpt"))},
+    "sharegpt": lambda i: {"conversations": _turns(i, "from", "value", "human gpt")},
     "triples": lambda i: {"text": text(i), "answer": f"{text(i)[:3]}_部件故障_{text(i)[4:8]}"},
 }
 #: Each is one record, and none can be used.
@@ -68,7 +72,7 @@ BROKEN = (
     '{"a":' + "[" * 300 + "]" * 300 + "}",
 )
 #: These cannot stand in an array: what ends such a record there is for the reader to guess.
-BROKEN_LINES = ("{", "}", '{"a": ', "\ufeff{x", "no JSON", '{"a": 1} {"b": 2}', '{"a": "\udcff"}')
+BROKEN_LINES = ("{", "}", '{"a": ', "\ufeff{x", "no JSON", '{"a": 1} {"b": 2}')
 BLANK = ("", " ", "\t")
 
 
@@ -119,8 +123,9 @@ def _written(folder: Path, name: str, files: dict[str, list[tuple[str, Any]]], a
     """Write the files; returns the records of each. Training always has rows that no other file has."""
     counts = {}
     for file, items in files.items():
-        if file.startswith("train"):
-            items = [("good", 100 + i) for i in range(4)] + items
+        # the first line tells the form of a file, so it is sound
+        sure = range(100, 104) if file.startswith("train") else [200 + len(file)]
+        items = [("good", i) for i in sure] + items
         if array:
             items = [item for item in items if item[0] not in ("line", "blank")]
         lines, counts[file] = _lines(name, items)
@@ -152,7 +157,9 @@ def test_every_record_of_every_row_format_is_accounted_for(
     redact=st.booleans(),
     near=st.sampled_from([None, 0.8]),
 )
-def test_every_row_of_a_csv_file_is_accounted_for(rows: list[tuple[int, str]], redact: bool, near: float | None) -> None:
+def test_every_row_of_a_csv_file_is_accounted_for(
+    rows: list[tuple[int, str]], redact: bool, near: float | None
+) -> None:
     """The odd characters behind a row: none, a column too many, a longer text, a quote in the middle of a text."""
     with tempfile.TemporaryDirectory() as folder:
         plain = [(100 + i, "") for i in range(4)]
@@ -226,7 +233,7 @@ def test_every_message_of_a_chat_log_is_accounted_for(
         assert dataset.rows["dropped"].get("broken CSV", 0) == 2 * broken
 
 
-# --- the same input makes the same bytes --------------------------------------------------------------------------------
+# --- the same input makes the same bytes ----------------------------------------------------------------------------
 
 
 def _mixed(folder: Path, order: int) -> Path:
@@ -247,7 +254,7 @@ def _prepared(folder: Path, store: str, **values: Any) -> Dataset:
 
 
 def test_the_same_input_makes_the_same_bytes_whatever_the_processes_and_the_order_on_disk(tmp_path: Path) -> None:
-    options = {"near_duplicates": 0.8, "redact": False, "max_rows": {"train": 200}}
+    options = {"near_duplicates": 0.8, "max_rows": {"train": 200}, "min_keep_ratio": 0}
     first = _prepared(tmp_path, "1", path=_mixed(tmp_path / "in", 0), processes=1, **options)
     again = _prepared(tmp_path, "2", path=_mixed(tmp_path / "else/where/in", 1), processes=2, **options)
     assert first.fingerprint == again.fingerprint and not again.reused
@@ -255,6 +262,83 @@ def test_the_same_input_makes_the_same_bytes_whatever_the_processes_and_the_orde
     assert any(name.endswith(".png") for name in files_of(first))
     assert files_of(first) == files_of(again)
     check_account(first)
+
+
+# --- mixtures -------------------------------------------------------------------------------------------------------
+
+
+def _parts(folder: Path, **first: Any) -> list[dict[str, Any]]:
+    sizes = {"advertisegen": 60, "alpaca": 30}
+    parts = []
+    for name, count in sizes.items():
+        path = write(folder / name / "rows.jsonl", "".join(json.dumps(GOOD[name](i)) + "\n" for i in range(count)))
+        parts.append({"source": name, "path": str(path)})
+    parts[0] |= first
+    return parts
+
+
+def _mixture(folder: Path, parts: list[dict[str, Any]], store: str = "store", **values: Any) -> Dataset:
+    values = {"min_keep_ratio": 0, "near_duplicates": None, "validation_share": 0, "test_share": 0, **values}
+    return prepare(source.load("mixture").Config(parts=parts, **values), store=Store(folder / store))
+
+
+def test_weights_and_caps_of_a_mixture_are_accounted_for(tmp_path: Path) -> None:
+    parts = _parts(tmp_path)
+    parts[1]["path"] = str(
+        write(tmp_path / "b.jsonl", "".join(json.dumps(GOOD["alpaca"](500 + i)) + "\n" for i in range(30)))
+    )
+    weighed = _mixture(tmp_path, [{**part, "weight": weight} for part, weight in zip(parts, (1, 3), strict=True)])
+    check_account(weighed)
+    assert weighed.tasks == {"advertisegen": 10, "alpaca": 30}
+    assert weighed.rows["dropped"] == {"over its weight in the mixture": 50}
+    capped = _mixture(tmp_path, [{**parts[0], "max_rows": {"train": 7}}, parts[1]], max_rows={"train": 20})
+    check_account(capped)
+    assert capped.rows == {"read": 90, "kept": 20, "dropped": {"over data.max_rows": 70}}
+
+
+def test_parts_with_the_same_prompts_have_them_in_the_same_split(tmp_path: Path) -> None:
+    dataset = _mixture(tmp_path, _parts(tmp_path), validation_share=0.2, test_share=0.3)
+    check_account(dataset)
+    assert all(dataset.splits.values())
+
+
+def test_the_same_file_twice_in_a_mixture_is_read_twice_and_kept_once(tmp_path: Path) -> None:
+    part = _parts(tmp_path)[0]
+    dataset = _mixture(tmp_path, [part, part])
+    check_account(dataset, {"1-advertisegen/rows.jsonl": 60, "2-advertisegen/rows.jsonl": 60})
+    assert dataset.rows == {"read": 120, "kept": 60, "dropped": {"duplicate row": 60}}
+
+
+def test_the_order_of_the_files_on_disk_decides_nothing_in_a_mixture(tmp_path: Path) -> None:
+    made = []
+    for place, order in (("x", 0), ("y", 1)):
+        folder = tmp_path / place
+        parts = [{"source": "advertisegen", "path": str(_mixed(folder / "in", order)), "weight": 2}]
+        parts.append({**_parts(folder)[1], "weight": 1})
+        made.append(_mixture(folder, parts, test_share=0.1, processes=1 + order))
+    assert made[0].fingerprint == made[1].fingerprint
+    assert files_of(made[0]) == files_of(made[1])
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ("[{source: alpaca, gap_s: 3}]", "parts[0].gap_s"),
+        ("[{source: alpaca}, {source: nonesuch}]", "parts[1]: data.source='nonesuch': unknown"),
+        ("[{source: alpaca, weight: 1}, {source: triples}]", "either every part has a weight or none"),
+        ("[{source: alpaca, weight: 0}]", "parts[0].weight=0: must be a number above 0"),
+        ("[{source: alpaca, max_rows: {train: 0}}]", "parts[0].max_rows.train"),
+        ("[{path: x.json}]", "parts[0].source=None"),
+        ("[{source: mixture}]", "parts[0].source='mixture'"),
+        ("[]", "data.parts"),
+        ("x", "data.parts"),
+    ],
+)
+def test_what_is_wrong_in_a_part_is_told_with_its_place(tmp_path: Path, parts: str, message: str) -> None:
+    values = composed("full", ["data=mixture", f"data.parts={parts}", f"paths.root={tmp_path}"])
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    assert message in str(caught.value)
 
 
 # --- interrupted and full --------------------------------------------------------------------------------------------
@@ -298,10 +382,8 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_is_as_if_nothing_had_be
         assert process.stderr is not None
         line = next(line for line in process.stderr if "starts" in line)
         assert line
-        try:
-            process.wait(random.uniform(0.3, 1.5))  # noqa: S311 - any moment will do
-        except subprocess.TimeoutExpired:
-            pass
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0.3, 1.5))  # any moment will do
         workers = [os.pidfd_open(pid) for pid in _children(process.pid)] if process.poll() is None else []
         process.kill()
     for worker in workers:

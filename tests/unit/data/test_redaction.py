@@ -108,6 +108,27 @@ POSITIVE = [
     ("ip", "连不上【47.98.12.5】"),
     ("landline", "電話：【87654321】"),
     ("address", "【李家村１２号】"),
+    ("bank_card", "工资卡【4111.1111.1111.1111】"),
+    ("bank_card", "【6222·0200·0000·0000·000】"),
+    ("bank_card", "【6222／0200／0000／0000／000】"),
+    ("bank_card", "【4111：1111：1111：1111】"),
+    ("ip", "IP【fe80::1】"),
+    ("ip", "换成ＩＰ【２４０８：８２０７::9】就行"),
+    ("ip", "路由器的【240e:3a1:2:3:4:5:6:7】断了"),
+    ("ip", "IPv6:【2409:8a00:1::】"),
+    ("ip", "日志里是【::ffff:10.20.30.40】呢"),
+    ("ip", "ping 【fe80::a:1%eth0】不通"),
+    ("ip", "从IPv4【172.16.254.3】连过来"),
+    ("mobile", "前面是【166205】，后面【71384】"),
+    ("qq", "【87654321】这是我的QQ号"),
+    ("qq", "记这个 【23456789】（QQ）"),
+    ("qq", "【23456789】，我的QQ"),
+    ("wechat", "【li_lei99】 这是我微信"),
+    ("wechat", "【hanmei-2001】（微信）"),
+    ("wechat", "【xiaoliu777】，加我vx"),
+    ("plate", "新车牌【新B20815】"),
+    ("plate", "门口那台【新B·20815】"),
+    ("plate", "【新B6Q815】停这里"),
 ]
 NEGATIVE = {
     "an order number": "订单号13800138000",
@@ -133,6 +154,15 @@ NEGATIVE = {
     "a town": "北京市朝阳区，上海市浦东新区",
     "numbered groups": "第3组第2号，糖尿病组12号患者",
     "a day": "回村8号走，上街8号见",
+    "a new diagnosis, with its code": "新C50900，乳腺新D24.100，新S82001骨折",
+    "an identity card with a wrong check digit, in groups": "320106 19971231 002X，320106-1997-1231-0021",
+    "a card with a wrong check digit, in groups": "6217 0531 8765 4321 009，6217-0210-6234-5678",
+    "a wrong identity card's number that a bank could have given": "卡号620102199001011008，62010219900101 1008",
+    "a reference": "Lancet，2006，130：1466-1466",
+    "a time, a ratio, a namespace": "12:30:45，1:2:3，std::vector，a::b，比例1::2",
+    "a MAC address": "设备00:1A:2B:3C:4D:5E",
+    "what is done with an app": "abc_123发到QQ音乐，12345678 QQ空间，v2_final 微信群",
+    "halves of something else": "订单前面是166205，后面71384；买了138斤，后面又买12345678斤",
     "numbered things": "地铁3号线，3号楼，第3病区12床，尿路1号，消化道2号",
 }
 
@@ -163,6 +193,11 @@ def test_every_kind_has_an_example() -> None:
         (["我QQ是1234", "5678"], ["1234", "5678"], "qq", "12345678"),
         (["发我邮箱zhangsan@", "qq.com"], ["zhangsan@", "qq.com"], "email", "zhangsan@qq.com"),
         (["0571", "87654321"], ["0571", "87654321"], "landline", "057187654321"),
+        (["166205", "71384"], ["166205", "71384"], "mobile", "16620571384"),
+        (["前面是166205", "后面71384"], ["166205", "71384"], "mobile", "16620571384"),
+        (["先记166205啊", "后5位是71384，别忘了"], ["166205", "71384"], "mobile", "16620571384"),
+        (["23456789", "这是我QQ"], ["23456789"], "qq", "23456789"),
+        (["li_lei99", "我的微信"], ["li_lei99"], "wechat", "li_lei99"),
     ],
 )
 def test_a_number_split_over_messages_gives_a_hit_in_each(
@@ -184,6 +219,22 @@ def test_an_account_is_found_in_the_answer_to_the_question_for_it() -> None:
     assert REDACTOR.find(["你QQ多少", "12345678"]) == [Hit("qq", 1, 0, 8, "12345678")]
     assert REDACTOR.find(["微信号发我", "lisi_9527"]) == [Hit("wechat", 1, 0, 9, "lisi_9527")]
     assert REDACTOR.find(["考了多少", "12345678"]) == []
+
+
+def test_a_wrong_identity_card_split_over_messages_is_no_phone_number() -> None:
+    assert REDACTOR.find(["320106", "19971231", "002X"]) == []
+    assert [hit.value for hit in REDACTOR.find(["310000", "0571-87654321"])] == ["057187654321"]
+
+
+def test_the_words_between_two_told_halves_stay() -> None:
+    mark = REDACTOR.placeholder("mobile", "16620571384")
+    texts, _ = REDACTOR.redact(["前面是166205", "后面71384"])
+    assert texts == [f"前面是{mark}", f"后面{mark}"]
+
+
+def test_placeholders_of_another_tool_stay() -> None:
+    texts = ["加我[微信号:kdqfwx]，[QQ号:aeiouv]", "手机[手机号:ABCDEF]吗，[姓名:annabc]"]
+    assert Redactor(KEY, names=["annabc"]).redact(texts) == (texts, {})
 
 
 def test_two_whole_numbers_in_neighbouring_messages_are_two() -> None:
@@ -239,6 +290,17 @@ def test_a_name_in_traditional_characters_is_found_and_keeps_its_form() -> None:
     assert found("找王東雲", Redactor(KEY, names=["王东云"])) == [("name", "王東雲")]
 
 
+def test_a_name_with_emoji_is_one_value_with_and_without_them() -> None:
+    redactor = Redactor(KEY, names=["大熊🐻", "小🌟鹿", "Rob ⚽️"])
+    assert found("大熊🐻来了，大熊😂", redactor) == [("name", "大熊🐻"), ("name", "大熊")]
+    assert found("小🌟鹿和小鹿", redactor) == [("name", "小🌟鹿"), ("name", "小鹿")]
+    assert found("Rob ⚽ or rob", redactor) == [("name", "Rob ⚽"), ("name", "rob")]
+    texts, _ = redactor.redact(["🐻大熊🐻🐻", "大熊"])
+    assert texts[0] == texts[1]
+    assert found("大熊🐻", Redactor(KEY, names=["大熊"])) == [("name", "大熊")]
+    assert usable_names(["大熊🐻", "🐻", "小🌟鹿"]) == ["大熊", "小鹿"]
+
+
 def test_relations_roles_and_short_remarks_are_no_names() -> None:
     generic = ["妈妈", "老婆❤️", "李", "Al", "文件传输助手", "客服", "12345", "😀😀", "", "Me"]
     assert usable_names([*generic, "🌸王小明🌸", "王小明", "ａｌｉｃｅ", "李四"]) == ["alice", "王小明", "李四"]
@@ -263,6 +325,10 @@ def test_relations_roles_and_short_remarks_are_no_names() -> None:
         "1\n" * 50_000,
         "[手机号:" * 20_000,
         "0571-" * 20_000,
+        "6222 0571 8765 4321 009\n" * 3_000,
+        "大🐻" * 30_000,
+        "13800，后" * 15_000,
+        "fe80::" * 15_000,
     ],
     ids=lambda text: text[:6],
 )
@@ -274,7 +340,7 @@ def test_long_hostile_texts_come_back(text: str) -> None:
 _LIKELY = (
     "138|0013|8000|13800138000|１３８|一三八|零零| |-|，|\n|QQ|微信|vx|号|电话|@|qq|.com|abc|x|X|11010519491231002|6222"
     "|京A|12345|路|8号|北京市|王小明|Ann|1.2.3.4|E12345678|[手机号:bcdfgh]|[微信号:kjjjmz]|wxid_|abcdef|\u200b|½"
-    "|订单|建国|3栋|501|::|fe80"
+    "|订单|建国|3栋|501|::|fe80|后面|177013|59284|🐻|这是我|微信|[QQ号:aeiouv]|6222 0571 8765 4321"
 )
 _PIECES = st.sampled_from(_LIKELY.split("|"))
 _MESSAGES = st.lists(st.lists(_PIECES | st.text(max_size=6), max_size=9).map("".join), max_size=4)
@@ -283,7 +349,7 @@ _MESSAGES = st.lists(st.lists(_PIECES | st.text(max_size=6), max_size=9).map("".
 @settings(max_examples=300, deadline=None)
 @given(_MESSAGES)
 def test_redacting_twice_changes_nothing_and_nothing_is_left(messages: list[str]) -> None:
-    redactor = Redactor(KEY, names=["王小明", "Ann"])
+    redactor = Redactor(KEY, names=["王小明", "Ann🐻"])
     once, _ = redactor.redact(messages)
     assert redactor.redact(once) == (once, {})
     assert redactor.find(once) == []

@@ -125,9 +125,16 @@ _QQ = re.compile(
 _QQ_HINT = re.compile("[Qq扣蔻抠球企🐧]")
 _FIVE_DIGITS = re.compile(r"[0-9](?:[ \-\uffff]?[0-9]){4}")
 _QQ_LETTER = re.compile(rf"(?<![A-Za-z0-9\-])[Qq] ?:? ?([1-9][0-9]{{5,10}})(?![0-9A-Za-z]){_NOT_COUNTED}")
+#: Between an account and the word that names its kind: 12345678 这是我的QQ, abc_123（微信）
+_THIS_IS = (
+    r"[ ,:\-(\[【<\n\uffff]{0,3}(?:这个?|那个?|就|加){0,2}(?:是|为)?(?:我|他|她|俺|本人|咱|人家)?家?(?:自己)?的?"
+    r"[新大小]?"
+)
+#: The word names the account after it.
+_NAMES_NEXT = r"(?!同号|邮箱|号?码?(?:还?是|为|:)? ?[A-Za-z0-9:])"
 _QQ_AFTER = re.compile(
-    r"(?<![0-9A-Za-z.\-])([1-9][0-9]{4,10})[ ,(]{0,2}(?:这?个?就?是|为|加)?(?:我|他|她|本人|咱|人家)?的?"
-    rf"(?:(?<![A-Za-z])[Qq]{{2}}|扣扣|企鹅号?|[Qq]号){_NOT_PERSON}(?!同号|邮箱|[A-Za-z:]| ?[0-9])"
+    rf"(?<![0-9A-Za-z.\-])([1-9][0-9]{{4,10}}){_THIS_IS}"
+    rf"(?:(?<![A-Za-z])[Qq]{{2}}|扣扣|企鹅号?|[Qq]号){_NOT_PERSON}{_NAMES_NEXT}"
 )
 _QQ_ASKED = re.compile(rf"(?:(?<![A-Za-z])[Qq]{{2}}|扣扣|企鹅|[Qq]号){_NOT_PERSON}")
 _SAID_FIRST = r"[ \n]*(?:(?:我的?|就|号码?)?是|嗯,?|好的?,?)?[ :]?"
@@ -168,8 +175,8 @@ _WECHAT = re.compile(
     re.IGNORECASE,
 )
 _WECHAT_AFTER = re.compile(
-    r"(?<![A-Za-z0-9_@.\-])([A-Za-z][A-Za-z0-9_\-]{5,19})[ ,(]{0,2}(?:这?个?就?是|为)(?:我|他|她|本人)?的?"
-    r"(?:微信|v信|vx|wx)",
+    rf"(?<![A-Za-z0-9_@.\-])(?:([A-Za-z][A-Za-z0-9_\-]{{5,19}})(?=[ ,]?这?个?就?(?:是|为))|({_DISTINCT_ID})){_THIS_IS}"
+    rf"(?:微信|薇信|威信|(?<![A-Za-z])(?:v信|vx|wx)){_NOT_PERSON}{_NAMES_NEXT}(?!群|里|上|发|聊)",
     re.IGNORECASE,
 )
 _WXID = re.compile(r"(?<![A-Za-z0-9])wxid_[a-z0-9]{6,24}(?![A-Za-z0-9_])", re.IGNORECASE)

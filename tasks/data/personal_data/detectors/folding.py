@@ -36,8 +36,9 @@ WORDS = {
 KINDS = tuple(WORDS)
 #: Letters of a pseudonym: no vowels (no words), no q, v, x (no "qq", "vx", "wx" before other text).
 LETTERS = "bcdfghjkmnprstwyz"
-#: A placeholder as :meth:`tasks.data.personal_data.redaction.Redactor.redact` writes it.
-PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(WORDS.values())}):[{LETTERS}]{{6}}\]")
+#: A placeholder as :meth:`tasks.data.personal_data.redaction.Redactor.redact` writes it, or as another tool of the
+#: same habit did, with letters that this one never takes.
+PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(WORDS.values())}):[A-Za-z]{{6}}\]")
 
 # white space, joiners, direction marks, variation selectors and the keycap of emoji digits
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff\u20e3]")

@@ -23,13 +23,17 @@ bot mom mum mama dad papa mother father wife husband baby honey boss teacher doc
 hello filehelper weixin wechat qq the and for name human gpt chatgpt observation tool
 """
 _GENERIC = frozenset(_RELATIONS_AND_ROLES.split())
+#: A name, and the emoji that may stand beside it as part of it.
+Known = tuple[str, str]
 _LETTERS = re.compile(r"[^\W\d_]")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+_EMOJI = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+_INNER_EMOJI = re.compile(f"[{_EMOJI}]+")
 _LONGEST = 30
 
 
 def usable_names(names: Iterable[str]) -> list[str]:
-    """The names worth redacting, decorations (emoji, brackets) at their ends removed, longest first.
+    """The names worth redacting, without emoji and decorations at their ends, longest first.
 
     Left out: single characters, names of ASCII letters shorter than three, names without letters (a number would
     take every such number from the text), more than 30 characters, and remarks that are a relation or a role
@@ -38,11 +42,24 @@ def usable_names(names: Iterable[str]) -> list[str]:
     """
     result: dict[str, str] = {}
     for name in names:
-        clean = _EDGES.sub("", nfkc(name)).strip()
+        clean = plain(name)
         key = clean.casefold()
         if key and _is_usable(clean) and key not in _GENERIC:
             result.setdefault(key, clean)
     return sorted(result.values(), key=lambda name: (-len(name), name))
+
+
+def plain(name: str) -> str:
+    """A name without emoji, and without brackets and other marks at its ends."""
+    return _INNER_EMOJI.sub("", _EDGES.sub("", nfkc(name))).strip()
+
+
+def known(names: Iterable[str]) -> tuple[Known, ...]:
+    """The usable names, longest first, each with the emoji that stand in it in one of the given forms."""
+    given, emoji = list(names), dict[str, set[str]]()
+    for name in given:
+        emoji.setdefault(plain(name).casefold(), set()).update("".join(_INNER_EMOJI.findall(nfkc(name))))
+    return tuple((name, "".join(sorted(emoji[name.casefold()]))) for name in usable_names(given))
 
 
 def _is_usable(name: str) -> bool:
@@ -51,39 +68,43 @@ def _is_usable(name: str) -> bool:
     return len(name) >= 3 or not name.isascii()
 
 
-def find(text: str, names: tuple[str, ...]) -> Iterator[Match]:
-    """Occurrences of usable names in a folded text."""
+def find(text: str, names: tuple[Known, ...]) -> Iterator[Match]:
+    """Occurrences of names in a folded text, with or without emoji; both are one value."""
     if names:
         for match in _pattern(names).finditer(text):
-            yield Match("name", *match.span(), match.group().casefold())
+            yield Match("name", *match.span(), plain(match.group()).casefold())
 
 
 @lru_cache(maxsize=256)
-def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(_bounded(name) for name in names), re.IGNORECASE)
+def _pattern(names: tuple[Known, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(_bounded(*name) for name in names), re.IGNORECASE)
 
 
-def _bounded(name: str) -> str:
-    """A name of ASCII letters counts as a whole word only: Ann is not in Annual."""
+def _bounded(name: str, emoji: str) -> str:
+    """A name of ASCII letters counts as a whole word only: Ann is not in Annual.
+
+    The emoji beside a name are part of it only where the contacts write them so: 大熊😂 is 大熊, laughing.
+    """
     name = fold(name)
     left = r"(?<![A-Za-z0-9_])" if name[0].isascii() else ""
     right = r"(?![A-Za-z0-9_])" if name[-1].isascii() else ""
-    return left + re.escape(name) + right
+    word = left + f"[{_EMOJI}]{{0,2}}".join(map(re.escape, name)) + right
+    return f"(?:[{emoji}] ?){{0,4}}{word}(?: ?[{emoji}]){{0,4}}" if emoji else word
 
 
 @lru_cache(maxsize=256)
-def hint(names: tuple[str, ...]) -> re.Pattern[str] | None:
+def hint(names: tuple[Known, ...]) -> re.Pattern[str] | None:
     """A pattern that every original text with one of the names matches; cheap on texts without them.
 
-    It looks for a name's first character (in any width or case) with its second within three characters.
+    It looks for a name's first character (in any width or case) with its second within five characters.
     """
     firsts: dict[str, set[str]] = {}
-    for name in names:
+    for name, _ in names:
         for first in _forms(name[0]):
             firsts.setdefault(first, set()).update(_forms(name[1]))
     if not firsts:
         return None
-    branches = (f"(?<={re.escape(a)}).{{0,2}}[{re.escape(''.join(sorted(b)))}]" for a, b in sorted(firsts.items()))
+    branches = (f"(?<={re.escape(a)}).{{0,4}}[{re.escape(''.join(sorted(b)))}]" for a, b in sorted(firsts.items()))
     return re.compile(f"[{re.escape(''.join(sorted(firsts)))}](?:{'|'.join(branches)})", re.DOTALL)
 
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from tasks.data.personal_data.detectors import context
 from tasks.data.personal_data.detectors.folding import BOUNDARY, Match
 
-_CHAIN = re.compile(rf"[0-9]+(?:[ \t\n\-._·,、。/|*+()~{BOUNDARY}]{{1,6}}[0-9]+)*")
+_CHAIN = re.compile(rf"[0-9]+(?:[ \t\n\-._·,、。/|*+()~:;#=\\{BOUNDARY}]{{1,6}}[0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
 _NUMERALS = "〇零一二三四五六七八九幺壹贰叁肆伍陆柒捌玖"
 _SPOKEN = str.maketrans(_NUMERALS, "001234567891123456789")
@@ -28,7 +28,7 @@ _MOBILE_SHAPES = {
 }  # fmt: skip
 _CLEAR_SHAPES = {(3, 4, 4)}
 #: Separators that part numbers more often than they group one number's digits.
-_ODD = frozenset(".,、。/|*+~")
+_ODD = frozenset(".,、。/|*+~:;#=\\")
 _LANDLINE = re.compile(r"0(?:10|2[0-9]|[3-9][0-9]{2})[2-8][0-9]{6,7}")
 # Source: GB/T 2260, the provinces' codes
 _PROVINCE_CODES = "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71"
@@ -38,6 +38,14 @@ _CHECK_DIGIT = re.compile(rf"[ \n\-{BOUNDARY}]{{0,3}}([xX×Х])(?![A-Za-z0-9])")
 _WEIGHTS = tuple(pow(2, 17 - i, 11) for i in range(17))
 _CHECK_DIGITS = "10X98765432"
 _SHORTEST, _LONGEST = 10, 19
+_CARD_DIGITS = (16, 19)
+_COUNTED = "[元块斤克米次人个年月天条件岁分万%]"
+#: The two halves of a mobile number, with words between: 前面是177013 / 后面59284
+_HALVES = re.compile(
+    rf"(?<![0-9A-Za-z.\-])(1[3-9][0-9]{{1,7}})(?![0-9]|{_COUNTED})[^0-9A-Za-z{BOUNDARY}]{{0,6}}[{BOUNDARY},;\n ]"
+    rf"[^0-9A-Za-z{BOUNDARY}]{{0,4}}(?:后|剩下|剩余|接着|然后|再|还有|下半|另|末|尾)"
+    rf"(?:[0-9](?=位))?[^0-9A-Za-z{BOUNDARY}]{{0,6}}([0-9]{{3,8}})(?![0-9A-Za-z]|\.[0-9]|{_COUNTED})"
+)
 #: Beginnings and lengths of which one of the kinds below may be made; refuses most lists of values at once.
 _POSSIBLE = re.compile(
     r"(?:(?:0|(?:00|0)?86)?1[3-9][0-9]{9}|0[1-9][0-9]{8,10}|[1-9][0-9]{14}|[1-9][0-9]{5}(?:1[89]|20)[0-9]{9,10}"
@@ -52,10 +60,20 @@ def find(text: str) -> Iterator[Match]:
     for chain in _CHAIN.finditer(text):
         if chain.end() - chain.start() >= _SHORTEST:
             yield from _in_chain(text, text, chain.span())
+    yield from _halves(text)
     for run in _SPOKEN_RUN.finditer(text):
         if not run.group().isascii():
             yield from _spoken(text)
             return
+
+
+def _halves(text: str) -> Iterator[Match]:
+    """A mobile number told in two parts: each is a match, so that the words between them stay."""
+    for told in _HALVES.finditer(text):
+        number = told.group(1) + told.group(2)
+        if _MOBILE.fullmatch(number) and not context.is_other(text, *told.span(1)):
+            yield Match("mobile", *told.span(1), number)
+            yield Match("mobile", *told.span(2), number)
 
 
 def _spoken(text: str) -> Iterator[Match]:
@@ -93,7 +111,8 @@ class _Window:
         spans = groups[first : last + 1]
         self.shape = tuple(b - a for a, b in spans)
         self.digits = "".join(text[a:b] for a, b in spans)
-        self.gaps = "".join(text[a[1] : b[0]] for a, b in pairwise(spans))
+        gaps = [text[a[1] : b[0]] for a, b in pairwise(spans)]
+        self.gaps, self.even = "".join(gaps), len({gap.strip(" ") for gap in gaps}) == 1
         self.before = self._neighbour(groups, first, first - 1)
         self.after = self._neighbour(groups, last, last + 1)
         self.split = BOUNDARY in self.gaps
@@ -118,7 +137,7 @@ class _Window:
             yield Match("landline", self.start, self.end, self.digits)
         if length in (15, 17, 18) and (found := self._id_card()):
             yield found
-        if length >= 16 and self._is_bank_card():
+        if length >= 16 and not starts_like_id_card(self.digits) and self._is_bank_card():
             yield Match("bank_card", self.start, self.end, self.digits)
 
     # --- mobile ----------------------------------------------------------------------------------------------------
@@ -145,7 +164,7 @@ class _Window:
         if shape == (4, 4, 3) and self.before == 4:
             return False
         if set(self.gaps) & _ODD:
-            return shape in _CLEAR_SHAPES or self.ones or self._called(context.PHONE)
+            return (shape in _CLEAR_SHAPES and self.even) or self.ones or self._called(context.PHONE)
         if set(self.gaps) == {"-"} and len(shape) <= 5 and shape[0] >= 3:
             return True
         return shape in _MOBILE_SHAPES or self.ones or set(shape[:-1]) == {2} or self._called(context.PHONE)
@@ -193,7 +212,7 @@ class _Window:
         if self.single:
             return called or not context.is_glued(self.text, self.start, self.end)
         if set(self.gaps) & _ODD:
-            return False
+            return self.even and set(self.shape[:-1]) == {4} and self.before != 4
         return self._card_shape() or called
 
     def _card_shape(self) -> bool:
@@ -206,6 +225,46 @@ class _Window:
 
     def _called(self, words: re.Pattern[str]) -> bool:
         return context.says(words, self.original, self.start)
+
+
+def mistaken(text: str) -> Iterator[Span]:
+    """Numbers in groups with the form of an identity card or a bank card, whatever their check digit.
+
+    A part of one is no telephone number, however much 0571 8765 4321 within 6222 0571 8765 4321 looks like one.
+    """
+    for chain in _CHAIN.finditer(text):
+        if chain.end() - chain.start() > _CARD_DIGITS[0]:
+            groups = [m.span() for m in _GROUP.finditer(text, *chain.span())]
+            for first in range(len(groups) - 1):
+                if last := _card_like(text, groups, first):
+                    yield groups[first][0], last
+
+
+def _card_like(text: str, groups: list[Span], first: int) -> int:
+    """Where the longest number ends that starts with this group and has the form of a card; 0 without one."""
+    digits, found = "", 0
+    for last in range(first, len(groups)):
+        start, end = groups[last]
+        digits += text[start:end]
+        if len(digits) > _CARD_DIGITS[1]:
+            break
+        letter = _CHECK_DIGIT.match(text, end) if len(digits) == 17 else None
+        if last > first and starts_like_id_card(digits + "X" * bool(letter)):
+            found = letter.end() if letter else end
+        elif len(digits) >= _CARD_DIGITS[0] and _in_fours(text, groups[first : last + 1]):
+            found = end
+    return found
+
+
+def _in_fours(text: str, groups: list[Span]) -> bool:
+    gaps = {text[a[1] : b[0]] for a, b in pairwise(groups)}
+    sizes = [b - a for a, b in groups]
+    return len(gaps) == 1 and set(sizes[:-1]) == {4} and sizes[-1] <= 4 and text[groups[0][0]] != "0"
+
+
+def starts_like_id_card(number: str) -> bool:
+    """Whether 18 characters begin with a province's code and hold a date where a citizen's number has the birth."""
+    return len(number) == 18 and number[:2] in _PROVINCES and _is_date(number[6:14])
 
 
 def _plausible_card(digits: str) -> bool:
