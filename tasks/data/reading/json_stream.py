@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tasks.data.reading.parsing import problem_of
 
 #: Characters of one value; a longer one is a problem instead of memory without end.
-LONGEST = 64 << 20
+LONGEST = 16 << 20
 _BLANK = re.compile(r"[ \t\r\n\ufeff]*")
 _SEPARATOR = re.compile(r"[ \t\r\n,\ufeff]*")
 #: An escape, a literal or a number that the end of the text cuts off is this long at most.
@@ -112,7 +112,10 @@ class _Text:
             held = len(self.text) - self.position
             if held > LONGEST:
                 raise _TooLong(f"longer than {LONGEST:,} characters")
-            self._fill(held)  # twice as much, so that a long value is parsed few times
+            # twice as much, so that a long value is parsed few times
+            self._fill(min(max(held, 1), LONGEST + 1 - held))
+        if end - self.position > LONGEST:
+            raise _TooLong(f"longer than {LONGEST:,} characters")
         start, self.position = self.position, end
         return self.text[start:end]
 

@@ -29,7 +29,7 @@ HEAD = 4 << 20
 #: A chunk ends with the record that makes it longer than this, in characters or bytes.
 CHUNK_LENGTH = 4 << 20
 #: Bytes of one line; a longer one is a problem instead of memory without end.
-LONGEST_LINE = 64 << 20
+LONGEST_LINE = 16 << 20
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _BLANK = " \t\r\n\ufeff"
 _BOM = codecs.BOM_UTF8

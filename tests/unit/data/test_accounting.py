@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from account_cases import check_account, files_of, quarantine_of, report_of, text, write
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flows.cli import composed
@@ -31,6 +31,16 @@ from tasks.errors import ConfigError
 from tasks.store import Store
 
 _ROOT = Path(__file__).parents[3]
+
+
+def _few(examples: int) -> settings:
+    """The same examples every time, and no search for smaller ones: an example takes half a second."""
+    every = list(HealthCheck)
+    return settings(
+        max_examples=examples, deadline=None, derandomize=True, suppress_health_check=every, phases=[Phase.generate]
+    )
+
+
 _CAPS = st.none() | st.integers(1, 4)
 
 # --- one good record of every row format, and what breaks a record --------------------------------------------------
@@ -135,7 +145,7 @@ def _written(folder: Path, name: str, files: dict[str, list[tuple[str, Any]]], a
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@_few(3)
 @given(files=_FILES, options=_OPTIONS, array=st.booleans(), end=st.sampled_from(["\n", "\r\n", "\r"]))
 def test_every_record_of_every_row_format_is_accounted_for(
     name: str, files: dict[str, list[tuple[str, Any]]], options: dict[str, Any], array: bool, end: str
@@ -151,7 +161,7 @@ def test_every_record_of_every_row_format_is_accounted_for(
         assert len(lost) == len(set(lost)) == sum(dataset.rows["dropped"].values())
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@_few(4)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["", ",", "x", '"'])), max_size=15),
     redact=st.booleans(),
@@ -214,7 +224,7 @@ def _chat(messages: list[tuple[int, int, str, int, str | None]], start: int) -> 
     return file.getvalue(), len(sure) + len(messages)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@_few(8)
 @given(first=_MESSAGES, second=_MESSAGES, broken=st.integers(0, 3), options=_CHAT_OPTIONS)
 def test_every_message_of_a_chat_log_is_accounted_for(
     first: list[Any], second: list[Any], broken: int, options: dict[str, Any]
@@ -383,7 +393,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_is_as_if_nothing_had_be
         line = next(line for line in process.stderr if "starts" in line)
         assert line
         with suppress(subprocess.TimeoutExpired):
-            process.wait(random.uniform(0.3, 1.5))  # any moment will do
+            process.wait(random.uniform(0.1, 0.8))  # any moment will do
         workers = [os.pidfd_open(pid) for pid in _children(process.pid)] if process.poll() is None else []
         process.kill()
     for worker in workers:

@@ -21,7 +21,7 @@ from data_cases import Prepare
 from tasks.errors import DataError
 
 _ROOT = Path(__file__).parents[3]
-_LONG = 70 << 20
+_LONG = 20 << 20
 
 
 def ad(i: int) -> dict[str, str]:
@@ -72,6 +72,12 @@ ACCOUNTED: list[tuple[str, str | bytes, dict[str, int], int]] = [
     ("ragged.csv", CSV + "a\na,b,c,d\n", {"broken CSV": 2}, 8),
     ("quote.csv", CSV + '"never closed,x\n', {"broken CSV": 1}, 8),
     ("long.jsonl", GOOD + '{"content":"' + "a" * _LONG + '","summary":"b"}\n', {"broken JSON": 1}, 7),
+    (
+        "long.json",
+        "[" + GOOD.strip().replace("\n", ",\n") + ',\n{"content":"' + "a" * _LONG + '","summary":"b"}]',
+        {"broken JSON": 1},
+        7,
+    ),
     ("long.csv", CSV + "a" * _LONG + ",b\n", {"broken CSV": 1}, 8),
     ("kinds.jsonl", GOOD + line({"content": 1, "summary": "x"}) + line({}), {"not a text": 1, "no such columns": 1}, 7),
 ]
