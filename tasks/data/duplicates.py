@@ -218,7 +218,7 @@ def _gram_sets(spool: Spool, rows: Array, common: Array) -> Iterator[tuple[int, 
             whole, replies = dialogue_texts(batch)
             grams, edges = _specific(*gram_hashes(whole), common)
             reply_grams, reply_edges = gram_hashes(replies)
-            reply_hashes = hashing.sequence_hashes(*without_spaces(*hashing.folded(replies, case=True)))
+            reply_hashes = hashing.text_hashes(*without_spaces(*hashing.folded(replies, case=True)))
             for i, row in enumerate(wanted.tolist()):
                 yield (
                     row,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,27 +143,28 @@ class Processor:
             kept.append((entry, draft))
         return Prepared(batch.file_number, table(kept, shown, compared), rejected, hits, redacted)
 
-    def _entries(self, batch: Batch, shown: str) -> Iterator[tuple[Entry, str]]:
+    def _entries(self, batch: Batch, shown: str) -> list[tuple[Entry, str]]:
         """The entries, each with the step at which it ended if it has no draft."""
         if isinstance(batch.records, list):
-            for entry in batch.records:
-                yield _renamed(entry, batch.file.name, shown), "converted"
-            return
+            return [(_renamed(entry, batch.file.name, shown), "converted") for entry in batch.records]
+        entries = []
         convert, config = self._modules[batch.part].convert, self._configs[batch.part]
         group_by = config.group_by.split("+") if config.group_by else []
         for record in reading.parse(batch.records):
             row_id = f"{shown}#{record.number}"
             if record.problem:
-                yield Entry(record.line, row_id, reason=record.problem, detail=record.detail), "parsed"
+                entry = Entry(record.line, row_id, reason=record.problem, detail=record.detail)
+                entries.append((entry, "parsed"))
                 continue
             try:
                 draft = convert(record.value, row_id, config)
                 if group_by and not draft.group:
                     draft = replace(draft, group=group_of(record.value, group_by))
-                yield Entry(record.line, row_id, draft), ""
+                entries.append((Entry(record.line, row_id, draft), ""))
             except Unusable as error:
                 entry = Entry(record.line, row_id, reason=error.reason, detail=error.detail, task=error.task)
-                yield entry, "converted"
+                entries.append((entry, "converted"))
+        return entries
 
 
 def _renamed(entry: Entry, name: str, shown: str) -> Entry:
@@ -243,7 +244,7 @@ def table(kept: Sequence[tuple[Entry, Draft]], file: str, compared: Sequence[Dra
         *row_columns([draft.row for draft in drafts]),
         pa.array([file] * len(kept), pa.string()),
         pa.array([entry.line for entry, _ in kept], pa.int32()),
-        pa.array(["\n".join(draft.notes) for draft in drafts], pa.string()),
+        pa.array(["\n".join(draft.notes) if draft.notes else "" for draft in drafts], pa.string()),
         *(pa.array(keys[name].astype(kind.to_pandas_dtype())) for name, kind in KEYS.items()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SPOOL_SCHEMA)
@@ -281,9 +282,9 @@ def _keys(drafts: Sequence[Draft]) -> dict[str, hashing.Array]:
     last = starts[1:] - 1
     codes, edges = hashing.folded([_compared(message) for message in messages])
     kinds = np.array([_KINDS[message.role, message.learn] for message in messages], np.uint64)
-    spelled = hashing.sequence_hashes(codes, edges)
+    spelled = hashing.text_hashes(codes, edges)
     bare_codes, bare_edges = hashing.without_spaces(codes, edges)
-    bare = spelled if bare_codes is codes else hashing.sequence_hashes(bare_codes, bare_edges)
+    bare = spelled if bare_codes is codes else hashing.text_hashes(bare_codes, bare_edges)
     prompt = hashing.sequence_hashes(np.delete(bare + kinds // 3, last), starts - np.arange(len(starts)))
     tasks = {task: hashing.hash64(task) for task in {draft.row.task for draft in drafts}}
     group = prompt.copy()

@@ -110,14 +110,16 @@ def _gathered(items: Iterator[tuple[int, _Item]], size: int) -> Iterator[Chunk]:
         yield Chunk(number, len(kept), lines, kept)
 
 
-def parse(chunk: Chunk) -> Iterator[Record]:
+def parse(chunk: Chunk) -> list[Record]:
     """The records of a chunk."""
+    records = []
     for number, (line, item) in enumerate(zip(*_split(chunk), strict=True), start=chunk.number):
         if type(item) is Record:
-            yield item
+            records.append(item)
         else:
             value, problem, detail = value_of(item)  # type: ignore[arg-type]
-            yield Record(line, number, value, problem, detail)
+            records.append(Record(line, number, value, problem, detail))
+    return records
 
 
 def _split(chunk: Chunk) -> tuple[Sequence[int], Sequence[bytes | str | Record]]:

@@ -19,7 +19,6 @@ from tasks.data.source import SourceConfig
 from tasks.errors import ConfigError
 from tasks.schema import Field, How
 
-
 #: What is done to each row: a value set beside the parts holds for every part that has none of its own.
 _INHERITED = (
     "group_by",

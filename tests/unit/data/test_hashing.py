@@ -62,14 +62,21 @@ def test_sequences_share_a_hash_only_when_they_are_equal(sequences: list[list[in
             assert (hashes[i] == hashes[j]) == (one == other)
 
 
-@pytest.mark.parametrize("pair", [("ab", "ba"), ("a", "aa"), ("", "\0"), ("abc", "acb"), ("甲乙", "乙甲")])
+@given(TEXTS, st.integers(0, 3))
+def test_a_texts_hash_does_not_depend_on_its_neighbours(texts: list[str], other: int) -> None:
+    alone = [int(hashing.text_hashes(*hashing.folded([text]))[0]) for text in texts]
+    assert hashing.text_hashes(*hashing.folded(texts)).tolist() == alone
+    assert hashing.text_hashes(*hashing.folded(["邻居𠀀" * other, *texts]))[1:].tolist() == alone
+
+
+@pytest.mark.parametrize("pair", [("ab", "ba"), ("a", "aa"), ("", "\0"), ("abc", "acb"), ("甲乙", "乙甲"), ("𠀀", "𠀁")])
 def test_order_and_length_count(pair: tuple[str, str]) -> None:
-    one, other = hashing.sequence_hashes(*hashing.folded(list(pair))).tolist()
+    one, other = hashing.text_hashes(*hashing.folded(list(pair))).tolist()
     assert one != other
 
 
 def test_the_low_and_the_high_bits_are_spread_evenly() -> None:
-    hashes = hashing.sequence_hashes(*hashing.folded([f"第{i}件上衣" for i in range(20_000)]))
+    hashes = hashing.text_hashes(*hashing.folded([f"第{i}件上衣" for i in range(20_000)]))
     assert len(np.unique(hashes)) == 20_000
     for bits in (hashes & np.uint64(15), hashes >> np.uint64(60)):
         counts = np.bincount(bits.astype(int), minlength=16)
