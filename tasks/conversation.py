@@ -119,7 +119,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def rows_of(batch: Any) -> Iterator[Row]:
-    """The rows of an Arrow batch with the columns of a data set (see ``tasks.data.spool.schema``)."""
+    """The rows of an Arrow batch with the columns of a data set (see ``tasks.data.processing.ROW_SCHEMA``)."""
     for value in batch.to_pylist():
         yield Row(
             id=value["id"],

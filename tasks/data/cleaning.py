@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tasks.conversation import Message
+from tasks.data.dialogue import TOOLS_PROMPT
 from tasks.data.source import Draft, SourceConfig, Unusable
-from tasks.data.sources.conversations import TOOLS_PROMPT
 
 TRIMMED = "turns behind the last reply left out"
 LEADING_REPLY = "reply before the first question left out"

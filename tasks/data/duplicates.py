@@ -2,9 +2,10 @@
 
 Two rows are near duplicates when the Jaccard similarity of their 5-grams, of the whole dialogue and of its last reply
 alone, reaches a threshold. What task data has in every row (the instruction, the list of options) says nothing about
-a row, so 5-grams that are common in the data set are left out; a row of which little is left then is compared exactly
-only. Signatures are computed by processes that read the spool themselves; band hashes lie on disk and are sorted one
-band at a time, so that time grows as n log n and memory by 24 bytes a row.
+a row, so 5-grams that are common among the data set's distinct rows are left out; a row of which little is left then,
+and with it a family of a dozen or more near variants of one text, is compared exactly only. Signatures are computed by
+processes that read the spool themselves; band hashes lie on disk and are sorted one band at a time, so that time grows
+as n log n and memory with the candidate pairs, 16 bytes each.
 
 Source: A. Broder, "On the resemblance and containment of documents" (1997); banding as in Leskovec, Rajaraman,
 Ullman, "Mining of Massive Datasets", chapter 3.
@@ -33,7 +34,9 @@ _COMMON_SHARE = 0.002
 _COMMON_ROWS = 12
 _SAMPLE_ROWS = 20_000
 _TABLE_BITS = 22
-_PAIRS_AT_ONCE = 20_000
+_PAIRS_AT_ONCE = 4_000
+#: A row is compared with the first of its bucket and with so many before it; buckets are small but for rare families.
+_WINDOW = 16
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -93,7 +96,8 @@ def near_pairs(spool: Spool, threshold: float, folder: Path, processes: int) -> 
         for block in in_order(Signer, setup, range(len(spool.starts) - 1), processes):
             file.write(block.tobytes())
     hashes = np.memmap(path, np.uint64, "r", shape=(rows, bands.count))
-    candidates = _candidates(hashes)
+    split = spool.keys.split.astype(np.uint64)
+    candidates = _candidates(hashes, _first_ones(hashing.mix(spool.keys.exact + hashing.mix(split + np.uint64(1)))))
     del hashes
     path.unlink()
     return _verified(spool, candidates, threshold, common)
@@ -159,9 +163,11 @@ def _common(spool: Spool) -> Array:
     """
     table = np.zeros(1 << _TABLE_BITS, np.int32)
     seen = 0
-    every = max(1, spool.starts[-1] // _SAMPLE_ROWS)
+    # repeated rows would make a text of their own look like a form that all rows share
+    distinct = np.flatnonzero(_first_ones(spool.keys.exact))
+    chosen = distinct[:: max(1, len(distinct) // _SAMPLE_ROWS)]
     for place, batch in spool.batches():
-        wanted = np.flatnonzero(np.arange(place.start, place.stop) % every == 0)
+        wanted = chosen[(chosen >= place.start) & (chosen < place.stop)] - place.start
         if not len(wanted):
             continue
         whole, _ = dialogue_texts(batch.take(pa.array(wanted)))
@@ -174,24 +180,39 @@ def _common(spool: Spool) -> Array:
     return np.asarray(table >= max(_COMMON_ROWS, _COMMON_SHARE * seen))
 
 
-def _candidates(hashes: Array) -> Array:
-    """Pairs of rows that share a band: each row with the first of its bucket and with the one before it."""
-    found = []
+def _candidates(hashes: Array, distinct: Array) -> Array:
+    """Pairs of rows that share a band: each row with the first of its bucket and with the _WINDOW rows before it.
+
+    Args:
+        distinct: mask of the rows to look at; exact repeats within a split are none.
+    """
+    pairs = np.zeros((0, 2), np.int64)
     for band in range(hashes.shape[1]):
         column = np.ascontiguousarray(hashes[:, band])
-        rows = np.flatnonzero(column)
+        rows = np.flatnonzero((column != 0) & distinct)
         rows = rows[np.argsort(column[rows], kind="stable")]
         values = column[rows]
-        same = np.flatnonzero(values[1:] == values[:-1]) + 1
-        if not len(same):
+        later = np.flatnonzero(values[1:] == values[:-1]) + 1
+        if not len(later):
             continue
         is_first = np.ones(len(rows), bool)
-        is_first[same] = False
+        is_first[later] = False
         first = np.maximum.accumulate(np.where(is_first, np.arange(len(rows)), 0))
-        found += [np.stack([rows[first[same]], rows[same]], 1), np.stack([rows[same - 1], rows[same]], 1)]
-    if not found:
-        return np.zeros((0, 2), np.int64)
-    return np.unique(np.concatenate(found), axis=0)
+        found = [pairs, np.stack([rows[first[later]], rows[later]], 1)]
+        for step in range(1, min(_WINDOW, len(rows) - 1) + 1):
+            same = np.flatnonzero(values[step:] == values[:-step])
+            if not len(same):
+                break
+            found.append(np.stack([rows[same], rows[same + step]], 1))
+        pairs = np.unique(np.concatenate(found), axis=0)
+    return pairs
+
+
+def _first_ones(values: Array) -> Array:
+    """Mask of the first of equal values."""
+    mask = np.zeros(len(values), bool)
+    mask[np.unique(values, return_index=True)[1]] = True
+    return mask
 
 
 def _verified(spool: Spool, pairs: Array, threshold: float, common: Array) -> Array:

@@ -34,6 +34,8 @@ _BLOCKS = (
     (0xFF00, 0xFFF0),
 )
 _COMPLEX = np.uint32(0xFFFFFFFF)
+#: Characters hashed at once; the table of powers for them takes 32 MB.
+_SLICE = 1 << 20
 
 
 @lru_cache(maxsize=2)
@@ -123,7 +125,14 @@ def _polynomials(keys: Array, starts: Array) -> Array:
     The powers run on over all segments and are divided out at each one's start. Keys are random numbers, so that only
     sequences made for it (Thue-Morse strings of a thousand characters) collide.
     """
-    powers, inverses = _powers(max(1, len(keys).bit_length()))
+    if len(keys) > _SLICE and len(starts) > 2:
+        middle = len(starts) // 2
+        cut = int(starts[middle])
+        halves = (keys[:cut], starts[: middle + 1]), (keys[cut:], starts[middle:] - cut)
+        return np.concatenate([_polynomials(*half) for half in halves])
+    bits = max(1, len(keys).bit_length())
+    # the table of a single text of millions of characters is not kept
+    powers, inverses = _powers(bits) if len(keys) <= _SLICE else _powers.__wrapped__(bits)
     sums = np.zeros(len(keys) + 1, np.uint64)
     np.cumsum(keys * powers[: len(keys)], out=sums[1:])
     lengths = np.diff(starts).astype(np.uint64)

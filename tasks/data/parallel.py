@@ -93,7 +93,7 @@ class _Process:
         try:
             pickle.dump(value, self._process.stdin, protocol=5)
             self._process.stdin.flush()
-        except BrokenPipeError:
+        except OSError:
             pass  # it has died: reading its answer tells so
 
     def __enter__(self) -> _Process:
@@ -111,14 +111,17 @@ def _serve(source: BinaryIO, target: BinaryIO) -> None:
     while True:
         try:
             batch = pickle.load(source)
-        except EOFError:
-            return
+        except (EOFError, pickle.UnpicklingError):
+            return  # the parent has ended
         try:
             answer: tuple[WeitiaoError | None, Any] = (None, work(batch))
         except WeitiaoError as error:
             answer = (error, None)
-        pickle.dump(answer, target, protocol=5)
-        target.flush()
+        try:
+            pickle.dump(answer, target, protocol=5)
+            target.flush()
+        except BrokenPipeError:
+            return
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,6 +57,7 @@ class Batch:
 
     file_number: int
     file: DataFile
+    shown: str
     part: int
     records: reading.Chunk | list[Entry]
 
@@ -125,15 +127,14 @@ class Processor:
         kept: list[tuple[Entry, Draft]] = []
         compared: list[Draft] = []
         cleaner, redact = self._cleaners[batch.part], self._redactors[batch.part]
-        shown = shown_name(batch.file, redact)
-        for entry, step in self._entries(batch, shown):
+        for entry, step in self._entries(batch):
             if entry.draft is None:
-                rejected.append(_rejected(entry, step, entry.reason, entry.detail, entry.task))
+                rejected.append(_rejected(entry, step, entry.reason, entry.detail, entry.task, redact))
                 continue
             try:
                 draft = cleaner.clean(entry.draft)
             except Unusable as error:
-                rejected.append(_rejected(entry, "clean", error.reason, error.detail, error.task))
+                rejected.append(_rejected(entry, "clean", error.reason, error.detail, error.task, redact))
                 continue
             compared.append(draft)
             if redact is not None:
@@ -141,17 +142,28 @@ class Processor:
                 hits += found
                 redacted += bool(found)
             kept.append((entry, draft))
-        return Prepared(batch.file_number, table(kept, shown, compared), rejected, hits, redacted)
+        return Prepared(batch.file_number, table(kept, batch.shown, compared), rejected, hits, redacted)
 
-    def _entries(self, batch: Batch, shown: str) -> list[tuple[Entry, str]]:
+    def _entries(self, batch: Batch) -> list[tuple[Entry, str]]:
         """The entries, each with the step at which it ended if it has no draft."""
         if isinstance(batch.records, list):
-            return [(_renamed(entry, batch.file.name, shown), "converted") for entry in batch.records]
+            entries = [(entry, "converted") for entry in batch.records]
+        else:
+            entries = self._converted(batch, batch.records)
+        if len(self._configs) > 1:
+            for entry, _ in entries:
+                if entry.draft is not None and entry.draft.group:  # parts number their documents each from one
+                    entry.draft.group = f"{batch.part}:{entry.draft.group}"
+        if batch.shown == batch.file.name:
+            return entries
+        return [(_renamed(entry, batch.file.name, batch.shown), step) for entry, step in entries]
+
+    def _converted(self, batch: Batch, chunk: reading.Chunk) -> list[tuple[Entry, str]]:
         entries = []
         convert, config = self._modules[batch.part].convert, self._configs[batch.part]
         group_by = config.group_by.split("+") if config.group_by else []
-        for record in reading.parse(batch.records):
-            row_id = f"{shown}#{record.number}"
+        for record in reading.parse(chunk):
+            row_id = f"{batch.file.name}#{record.number}"
             if record.problem:
                 entry = Entry(record.line, row_id, reason=record.problem, detail=record.detail)
                 entries.append((entry, "parsed"))
@@ -169,15 +181,15 @@ class Processor:
 
 def _renamed(entry: Entry, name: str, shown: str) -> Entry:
     """The entry with the shown name of its file in its ids."""
-    if name == shown:
-        return entry
     draft = entry.draft
     if draft is not None:
         draft = replace(draft, row=replace(draft.row, id=shown + draft.row.id.removeprefix(name)))
     return replace(entry, id=shown + entry.id.removeprefix(name), draft=draft)
 
 
-def _rejected(entry: Entry, step: str, reason: str, detail: str, task: str) -> Rejected:
+def _rejected(entry: Entry, step: str, reason: str, detail: str, task: str, redact: Redactor | None) -> Rejected:
+    if redact is not None:  # names of columns and of tasks are the user's text, too
+        detail, task = (redact.redact([text])[0][0] for text in (detail, task))
     return Rejected(entry.line, entry.id, step, reason, detail, task, entry.records)
 
 
@@ -203,30 +215,54 @@ def redactor(config: SourceConfig, key: bytes | None, names: Sequence[str]) -> R
 
 def shown_name(file: DataFile | Skipped, redact: Redactor | None) -> str:
     """The file's name as it is written in ids and reports: folders named after people get pseudonyms."""
-    return file.name if redact is None else redact.redact([file.name])[0][0]
+    if redact is None:
+        return file.name
+    pieces = _NAME_END.split(file.name)
+    return "".join(redact.redact([piece])[0][0] if piece else "" for piece in pieces)
+
+
+#: What programs put behind a contact's name, which would make one word of a Latin name and it.
+_NAME_END = re.compile(r"((?:_(?:utf-?8|train|dev|test|\d+))+(?=\.|/|$))", re.IGNORECASE)
 
 
 def redacted_draft(draft: Draft, redact: Redactor) -> tuple[Draft, Counter[str]]:
     """The draft without personal data, in its messages and in its fields; and how many places were replaced by kind."""
     row = draft.row
-    texts, hits = redact.redact([message.content for message in row.messages])
+    contents = [message.content for message in row.messages]
+    texts, hits = redact.redact(contents)
     messages = tuple(
-        message if text == message.content else replace(message, content=text)
+        message
+        if text == message.content and not message.metadata
+        else replace(message, content=text, metadata=redact.redact([message.metadata])[0][0])
         for message, text in zip(row.messages, texts, strict=True)
     )
-    if hits or row.fields:
-        fields = _redacted_value(row.fields, redact)
+    if hits or row.fields or any(message.metadata for message in messages):
+        # a number that a message's words gave away stands alone in a field
+        known = {
+            contents[hit.message][hit.start : hit.end]: redact.placeholder(hit.kind, hit.value)
+            for hit in (redact.find(contents) if row.fields and hits else ())
+            if hit.end - hit.start >= _SHORTEST_VALUE
+        }
+        fields = _redacted_value(row.fields, redact, known)
         draft = replace(draft, row=replace(row, messages=messages, fields=fields))
     return draft, hits
 
 
-def _redacted_value(value: Any, redact: Redactor) -> Any:
+#: Characters of a value that is looked for in a row's fields once a message has told what it is.
+_SHORTEST_VALUE = 4
+
+
+def _redacted_value(value: Any, redact: Redactor, known: Mapping[str, str]) -> Any:
     if isinstance(value, str):
+        for text, placeholder in known.items():
+            value = value.replace(text, placeholder)
         return redact.redact([value])[0][0]
+    if isinstance(value, int) and not isinstance(value, bool) and str(value) in known:
+        return known[str(value)]
     if isinstance(value, list):
-        return [_redacted_value(item, redact) for item in value]
+        return [_redacted_value(item, redact, known) for item in value]
     if isinstance(value, dict):
-        return {key: _redacted_value(item, redact) for key, item in value.items()}
+        return {key: _redacted_value(item, redact, known) for key, item in value.items()}
     return value
 
 

@@ -153,7 +153,8 @@ def weigh(keys: Keys, weights: Sequence[float], seed: int) -> None:
     if not weights:
         return
     rows = [np.flatnonzero(keys.of("train") & (keys.part == part)) for part in range(len(weights))]
-    scale = min(len(found) / weight for found, weight in zip(rows, weights, strict=True))
+    held = [len(found) / weight for found, weight in zip(rows, weights, strict=True) if len(found)]
+    scale = min(held, default=0.0)  # a part that has files for other splits only decides nothing
     for found, weight in zip(rows, weights, strict=True):
         keys.drop(_over(keys, found, max(1, round(weight * scale)), seed), OVER_WEIGHT)
 

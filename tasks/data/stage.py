@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tasks.artifacts import Dataset
 from tasks.conversation import Row, read_rows
 from tasks.data import duplicates, exporting, parallel, reading, splitting, writing
 from tasks.data.parts import Input, resolve
-from tasks.data.personal_data.protection import Protection, final_scan, protection
+from tasks.data.personal_data.protection import Protection, final_scan, hidden, protection, with_names
 from tasks.data.processing import Batch, Prepared, Processor, Setup, redactor, shown_name
 from tasks.data.reporting import account, page, plots, preview
 from tasks.data.source import SPLITS, DataFile, SourceConfig
@@ -54,14 +55,16 @@ def prepare(config: SourceConfig, *, store: Store) -> Dataset:
     if config.source != "mixture" and all(getattr(config, key) is None for key in ("path", *SPLITS)):
         log.info("prepare: no data.path: reads the shipped %s sample", config.source)
     protected = protection(given, store.root)
-    identity = {**given.identity(), **({"redaction_key": protected.key_id} if protected.key else {})}
+    identity = hidden(given.identity(), protected)
+    if protected.key is not None:
+        identity = {**identity, "redaction_key": protected.key_id}
     return store.publish(
         Dataset,
         name=given.config.source,
         revision=REVISION,
         config=identity,
         inputs=_digests(given, store),
-        work=lambda folder: Preparation(folder, given, protected).work(),
+        work=lambda folder: Preparation(folder, given, with_names(protected, given)).work(),
     )
 
 
@@ -100,7 +103,7 @@ class Preparation:
         self.folder, self.given, self.config, self.protected = folder, given, given.config, protected
         self.files: list[tuple[int, DataFile]] = list(given.files())
         redactors = [redactor(part.config, protected.key, protected.names) for part in given.parts]
-        self.shown = [shown_name(file, redactors[part]) for part, file in self.files]
+        self.shown = _distinct([shown_name(file, redactors[part]) for part, file in self.files])
         self.skipped = {
             shown_name(skipped, redact): skipped.reason
             for part, redact in zip(given.parts, redactors, strict=True)
@@ -126,7 +129,7 @@ class Preparation:
         summary = {
             "source": self.config.source,
             "detected": self.given.detected or None,
-            "records": getattr(self.given.parts[0].module, "RECORDS", "rows"),
+            "records": self._what_is_counted(),
             **account.report(self.account, spool.keys, division, written, facts),
             "skipped_files": self.skipped,
             "redaction": self._redaction(),
@@ -139,6 +142,10 @@ class Preparation:
             for task, count in summary["splits"][split]["tasks"].items():
                 tasks[task] = tasks.get(task, 0) + count
         return {"source": self.config.source, "rows": summary["rows"], "splits": splits, "tasks": tasks}
+
+    def _what_is_counted(self) -> str:
+        names = {getattr(part.module, "RECORDS", "rows") for part in self.given.parts}
+        return names.pop() if len(names) == 1 else "records"
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -169,13 +176,13 @@ class Preparation:
                     self.account.read[number] += entry.records
                     entries.append(entry)
                     if len(entries) == _BATCH_ENTRIES:
-                        yield Batch(number, file, part, entries)
+                        yield Batch(number, file, self.shown[number], part, entries)
                         entries = []
-                yield Batch(number, file, part, entries)
+                yield Batch(number, file, self.shown[number], part, entries)
             else:
                 for chunk in reading.chunks(file):
                     self.account.read[number] += chunk.count
-                    yield Batch(number, file, part, chunk)
+                    yield Batch(number, file, self.shown[number], part, chunk)
 
     def _told(self, prepared: Prepared, quarantine: writing.Quarantine) -> None:
         """Put the records that made no row into the quarantine.
@@ -190,7 +197,7 @@ class Preparation:
         first = prepared.rejected[0]
         where = f"{first.line}: {first.reason}{f' ({first.detail})' if first.detail else ''}"
         if self.given.parts[part].config.strict or self.config.strict:
-            raise DataError(f"{file.path}:{where} (data.strict=true)")
+            raise DataError(f"{self.shown[number]}:{where} (data.strict=true)")
         self.first_loss = self.first_loss or f"{self.shown[number]}:{where}"
         quarantine.rejected(self.shown[number], file.split, prepared.rejected)
 
@@ -257,7 +264,13 @@ class Preparation:
         write_atomic(self.folder / "preview.md", preview.preview(self._first_rows()))
         plots.draw(summary, self.folder)
         self._export()
-        final_scan(self.folder, self.given, self.protected)
+        try:
+            final_scan(self.folder, self.given, self.protected)
+        except DataError:
+            for path in self.folder.rglob("*"):
+                if path.is_file():
+                    path.unlink()  # what was found does not stay on disk
+            raise
 
     def _export(self) -> None:
         if self.config.export_format is not None:
@@ -270,6 +283,16 @@ class Preparation:
 
     def _first_rows(self) -> dict[str, list[Row]]:
         return {split: list(islice(read_rows(self.folder / f"{split}.parquet"), _PREVIEW_ROWS)) for split in SPLITS}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where two are the same: two spellings of a number have one pseudonym."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}~{seen[name]}")
+    return result
 
 
 def _shown(config: SourceConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from tasks.data.spool import Keys, Spool, dialogue_texts
 _GROUP_ROWS = 16_384
 #: A label of a classification task that is longer than this is no label.
 _LABEL_CHARACTERS = 40
+#: References of a row; a prompt that many rows share would otherwise give each of them all replies.
+_MOST_REFERENCES = 32
 
 
 class Quarantine:
@@ -172,24 +174,32 @@ def _references(spool: Spool) -> _References:
         _, replies = dialogue_texts(chosen)
         for i, reply, fields in zip(rows.tolist(), replies, chosen.column("fields").to_pylist(), strict=True):
             key = (int(keys.split[place.start + i]), int(keys.prompt[place.start + i]))
-            if key in found:
+            if key in found and len(found[key]) < 4 * _MOST_REFERENCES:
                 found[key] += [reply, *(json.loads(fields).get("references", []) if fields else [])]
     return {key: every for key, replies in found.items() if len(every := list(dict.fromkeys(replies))) > 1}
 
 
 def _with_references(rows: pa.RecordBatch, prompts: Array, split: int, references: _References) -> pa.RecordBatch:
     fields = [
-        json.dumps({**(json.loads(text) if text else {}), "references": every}, ensure_ascii=False)
+        json.dumps({**(json.loads(text) if text else {}), "references": _own_first(reply, every)}, ensure_ascii=False)
         if free and (every := references.get((split, prompt)))
         else text
-        for text, prompt, free in zip(
+        for text, reply, prompt, free in zip(
             rows.column("fields").to_pylist(),
+            dialogue_texts(rows)[1],
             prompts.tolist(),
             pc.is_in(rows.column("metric"), pa.array(["generation", "chat"])).to_pylist(),
             strict=True,
         )
     ]
     return rows.set_column(rows.schema.get_field_index("fields"), "fields", pa.array(fields, pa.string()))
+
+
+def _own_first(reply: str, every: Sequence[str]) -> list[str]:
+    """At most _MOST_REFERENCES replies, the row's own among them, in the order of the data set where all fit."""
+    if len(every) <= _MOST_REFERENCES and reply in every:
+        return list(every)
+    return [reply, *(other for other in every if other != reply)][:_MOST_REFERENCES]
 
 
 def kept_rows(folder: Path) -> Iterator[tuple[str, int]]:

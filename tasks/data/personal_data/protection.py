@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tasks.conversation import read_rows
 from tasks.data import reading
 from tasks.data.parts import Input
 from tasks.data.personal_data.redaction import KINDS, load_key, usable_names
 from tasks.data.personal_data.scan import scan
-from tasks.data.source import SPLITS, Unusable
+from tasks.data.source import SPLITS, SourceConfig, Unusable
 from tasks.errors import DataError
+from tasks.store import canonical
 
+#: Settings that may hold names and numbers of people.
+_PERSONAL_SETTINGS = ("redact_names", "redact_allow", "owner_name", "system_template", "system_prompt")
 _TEXTS = (".json", ".jsonl", ".md", ".csv")
 
 
@@ -28,14 +33,36 @@ class Protection:
 
 
 def protection(given: Input, root: Path) -> Protection:
-    """The key of the pseudonyms and the names of all people that the redacted parts tell of.
-
-    Names are gathered before anything is replaced: whoever appears in one chat's metadata may be spoken of in another.
-    """
+    """The key of the pseudonyms, where any part redacts; names are gathered later, by :func:`with_names`."""
     if not any(part.config.redact for part in given.parts):
         return Protection()
-    key, key_id = load_key(root)
-    return Protection(key, key_id, tuple(sorted(set(_names(given)))))
+    return Protection(*load_key(root))
+
+
+def with_names(protected: Protection, given: Input) -> Protection:
+    """The same with the names of all people that the redacted parts tell of.
+
+    They are gathered before anything is replaced: whoever appears in one chat's metadata may be spoken of in another.
+    """
+    return protected if protected.key is None else replace(protected, names=tuple(sorted(set(_names(given)))))
+
+
+def hidden(identity: Any, protected: Protection) -> Any:
+    """The identity for the artifact's record, in which personal settings are keyed hashes."""
+    if protected.key is None:
+        return identity
+    if isinstance(identity, list):
+        return [hidden(item, protected) for item in identity]
+    if not isinstance(identity, dict):
+        return identity
+    return {
+        name: _hash(value, protected.key) if name in _PERSONAL_SETTINGS and value else hidden(value, protected)
+        for name, value in identity.items()
+    }
+
+
+def _hash(value: Any, key: bytes) -> str:
+    return hmac.new(key, canonical(value).encode("utf-8"), "sha256").hexdigest()[:16]
 
 
 def _names(given: Input) -> Iterator[str]:
@@ -57,6 +84,19 @@ def _names(given: Input) -> Iterator[str]:
                         continue
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """What one part replaces: no kinds where it replaces nothing."""
+
+    kinds: frozenset[str]
+    allow: tuple[str, ...]
+
+    @staticmethod
+    def of(config: SourceConfig) -> _Rules:
+        kinds = frozenset(config.redact_kinds or KINDS) if config.redact else frozenset()
+        return _Rules(kinds, tuple(config.redact_allow))
+
+
 def final_scan(folder: Path, given: Input, protected: Protection) -> None:
     """Look for personal data in everything that was written, with detectors that are not the redaction's own.
 
@@ -65,29 +105,35 @@ def final_scan(folder: Path, given: Input, protected: Protection) -> None:
     """
     if protected.key is None:
         return
-    kinds = {kind for part in given.parts if part.config.redact for kind in part.config.redact_kinds or KINDS}
-    allow = [text for part in given.parts for text in part.config.redact_allow]
-    redacted = [f"{number}-" for number, part in enumerate(given.parts, start=1) if part.config.redact]
-    everything = len(redacted) == len(given.parts)
     names = usable_names(protected.names)
+    parts = [_Rules.of(part.config) for part in given.parts]
     found: Counter[str] = Counter()
     first = ""
 
-    def look(where: str, messages: Sequence[str]) -> None:
+    def look(where: str, texts: Sequence[str], rules: _Rules) -> None:
         nonlocal first
-        hits = [finding.kind for finding in scan(messages, names, allow) if finding.kind in kinds]
+        hits = [finding.kind for finding in scan(texts, names, rules.allow) if finding.kind in rules.kinds]
         found.update(hits)
         first = first or (where if hits else "")
 
     for split in SPLITS:
         for row in read_rows(folder / f"{split}.parquet"):
-            if everything or row.id.startswith(tuple(redacted)):
-                look(f"{split} row {row.id}", [*(message.content for message in row.messages), *_strings(row.fields)])
-    for path in sorted(folder.rglob("*")) if everything else ():
-        if path.suffix in _TEXTS:
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    look(path.name, [line])
+            rules = parts[0] if len(parts) == 1 else parts[int(row.id.partition("-")[0]) - 1]
+            if rules.kinds:
+                where = f"{split} row {row.id}"
+                look(where, [message.content for message in row.messages], rules)
+                rest = (row.id, row.task, *(message.metadata for message in row.messages), *_strings(row.fields))
+                for text in rest:
+                    look(where, [text], rules)
+    if all(rules.kinds for rules in parts):
+        # these texts hold lines of all parts: what every part replaces must not be in them
+        every = _Rules(frozenset.intersection(*(r.kinds for r in parts)), tuple(t for r in parts for t in r.allow))
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _TEXTS:
+                with path.open(encoding="utf-8") as file:
+                    for line in file:
+                        # Markdown's backslashes hide placeholders, and where names end
+                        look(path.name, [line.replace("\\", "") if path.suffix == ".md" else line], every)
     if found:
         shown = ", ".join(f"{kind} {count}" for kind, count in found.most_common())
         raise DataError(

@@ -1,4 +1,4 @@
-"""The final scan: a second look for personal data in what was written, independent of the redaction.
+"""The final scan: a second look for personal data in what was written, by means that are not the redaction's.
 
 It fails the stage when it fires, so it fires only on clear forms. Where the redaction matches patterns on normalised
 text, this walks characters by Unicode class (digits: scan_numbers.py) and tokens around an anchor: the @ of an e-mail
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.data.personal_data.scan_numbers import BOUNDARY, Run, Span, find_numbers, latin, runs, said
+from tasks.data.personal_data.scan_numbers import BOUNDARY, Run, Span, find_numbers, find_pieces, latin, runs, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,10 @@ def _mentions_account(text: str) -> bool:
 def _from_digits(text: str) -> list[Span]:
     """What digits are part of; a walk is entered only where the count of digits or the character before allows it."""
     found: list[Span] = []
-    for run in runs(text):
+    numbers = list(runs(text))
+    if len(numbers) > 1 and BOUNDARY in text:
+        found += find_pieces(text, numbers)
+    for run in numbers:
         total = sum([len(group.digits) for group in run.groups])
         spans = find_numbers(text, run) if total > 6 or len(run.groups) > 3 else []
         if not spans and total > 4:

@@ -2,7 +2,9 @@
 
 The text is walked once: every group of digits of any script, then the gaps between the groups, by Unicode class.
 Neighbouring groups whose gap could stand inside a written number make a run, and windows of a run are judged by length,
-prefix, check digit, grouping and the words before. Nothing here knows how the redaction works.
+prefix, check digit, grouping and the words before. How numbers are found here has nothing of the redaction; which
+words make a number nobody's is one decision for both (detectors/context.py), or the scan would stop what the redaction
+leaves.
 
 Source: GB 11643-1999 (identity numbers), ISO/IEC 7812-1 (Luhn), the Chinese numbering plan (mobile prefixes, areas).
 """
@@ -15,6 +17,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
+
+from tasks.data.personal_data.detectors import context
+from tasks.data.personal_data.detectors.folding import fold
 
 BOUNDARY = "\x1e"
 """Stands between two messages in the text that is walked."""
@@ -36,10 +42,13 @@ _PHONE_GROUPS = {(3, 4, 4), (3, 8), (7, 4), (4, 3, 4), (3, 3, 5), (1,) * 11}
 _OTHER_WORDS = (
     "订单", "单号", "运单", "流水", "交易号", "编号", "编码",
     "序号", "序列", "病历号", "住院号", "门诊号", "条码", "条形码",
-    "批号", "发票", "工号", "货号", "型号", "淘宝", "顺丰", "pmid", "isbn", "imei", "doi",
+    "批号", "发票", "工号", "货号", "型号", "合同", "保单", "学号", "票号", "淘宝", "顺丰",
+    "案号", "件号", "期号", "架号", "库号", "登记号", "申请号", "受理", "凭证", "专利", "文号", "备案", "考号",
+    "会员号", "积分", "验证码", "取件码", "物流", "追踪", "档案", "pmid", "isbn", "imei", "doi",
+    "order", "invoice", "tracking", "serial",
 )  # fmt: skip
 _PHONE_WORDS = ("电话", "座机", "固话", "热线", "传真", "总机", "值班室", "tel", "phone", "打", "拨")
-_OWN_WORDS = (*_PHONE_WORDS, "手机", "联系", "卡", "账", "微信", "身份证")
+_OWN_WORDS = ("电话", "座机", "固话", "热线", "传真", "tel", "phone", "手机", "联系", "卡号", "账", "微信", "身份证")
 _LABEL_WORDS = "ip tel t m mob mobile phone ph vx wx v q qq id no card wechat weixin"
 _LABELS = frozenset(_LABEL_WORDS.split())
 
@@ -142,9 +151,16 @@ def said(text: str, start: int, words: tuple[str, ...], reach: int = 8) -> int:
     return max(before.rfind(word) + len(word) if word in before else -1 for word in words)
 
 
-def _nobodys(text: str, start: int) -> bool:
-    """Whether the words before say that the number is an order, a record, an article..."""
-    return said(text, start, _OTHER_WORDS) > said(text, start, _OWN_WORDS)
+def _nobodys(text: str, start: int, end: int) -> bool:
+    """Whether the words around say that the number is an order, a record, an article, an amount, part of a link..."""
+    if said(text, start, _OTHER_WORDS, 18) > said(text, start, _OWN_WORDS, 18):
+        return True
+    before, number, after = (
+        fold(part.replace(BOUNDARY, "\n"))
+        for part in (text[max(0, start - 120) : start], text[start:end], text[end:][:20])
+    )
+    place = before + number + after, len(before), len(before + number)
+    return context.is_other(*place) or context.is_glued(*place)
 
 
 def _glued(text: str, start: int, end: int) -> bool:
@@ -222,7 +238,10 @@ def _find_card(text: str, run: Run, first: int, last: int) -> Span | None:
     ):
         return None
     grouped = (sizes[:3] == (4, 4, 4) and all(n <= 7 for n in sizes[3:])) or (len(sizes) == 2 and sizes[0] == 6)
-    if gaps and not (grouped or set(sizes) == {1} or _broken_once(gaps)):
+    irregular = digits[:2] == "62" and sizes[0] > 2 and max(sizes) > 3 and set(gaps) <= {" ", "-"}
+    if gaps and not (grouped or set(sizes) == {1} or _broken_once(gaps) or (irregular and _alone(run, first, last))):
+        return None
+    if irregular and not grouped and not _single_signs(text, run, first, last):
         return None
     if set(gaps or ".") & set(run.around(first, last)):  # a table of numbers, or a decimal
         return None
@@ -231,10 +250,59 @@ def _find_card(text: str, run: Run, first: int, last: int) -> Span | None:
         not luhn(digits)
         or (length == 18 and identity_shape(digits))
         or _glued(text, start, end)
-        or _nobodys(text, start)
+        or _nobodys(text, start, end)
     ):
         return None
     return "bank_card", start, end
+
+
+def _alone(run: Run, first: int, last: int) -> bool:
+    """Whether nothing stands beside a window but its line's ends."""
+    return not set(run.around(first, last)) - {"", *_BREAKS}
+
+
+def _single_signs(text: str, run: Run, first: int, last: int) -> bool:
+    """Whether one character parts each two neighbouring groups of a window."""
+    groups = run.groups[first : last + 1]
+    return all(b.start - a.end == 1 for a, b in pairwise(groups))
+
+
+def find_pieces(text: str, found: list[Run]) -> Iterator[Span]:
+    """Identity and card numbers told in two neighbouring messages with words like 后四位 before the second part."""
+    told = [run for run in found if not _counts_pieces(text, run)]
+    for one, other in pairwise(told):
+        between = text[one.groups[-1].end : other.groups[0].start]
+        words = between.rpartition(BOUNDARY)[2]
+        if not 0 < between.count(BOUNDARY) < 3 or len(between) > 30 or not any(w in words for w in "后剩尾末"):
+            continue
+        head, tail = ("".join(group.digits for group in run.groups) for run in (one, other))
+        kind = _pieces_kind(head, tail)
+        if kind and not any(_no_piece(text, run, kind) for run in (one, other)):
+            yield kind, one.groups[0].start, one.groups[-1].end
+            yield kind, other.groups[0].start, other.groups[-1].end
+
+
+def _counts_pieces(text: str, run: Run) -> bool:
+    """Whether it is the 4 of 后4位."""
+    return len(run.groups) == 1 and len(run.groups[0].digits) < 3 and text[run.groups[0].end :][:1] in ("位", "段")
+
+
+def _pieces_kind(head: str, tail: str) -> str:
+    if len(head) > 5 and len(head + tail) == 18 and identity_number(head + tail):
+        return "id_card"
+    card = head[:2] == "62" and 5 < len(head) < 16 and 2 < len(tail) < 11 and 16 <= len(head + tail) <= 19
+    return "bank_card" if card and luhn(head + tail) and not identity_shape(head + tail) else ""
+
+
+def _no_piece(text: str, run: Run, kind: str) -> bool:
+    """Whether a run is part of a code, an amount, written with other signs, or (no identity number) an order."""
+    start, end = run.groups[0].start, run.groups[-1].end
+    before, after = text[max(0, start - 1) : start], text[end : end + 2].strip()[:1]
+    signs = set(run.gaps) <= {" ", "-"} and _single_signs(text, run, 0, len(run.groups))
+    glued = (
+        before in tuple("._") or latin(before) or latin(after) or after in tuple("._元块斤克米次人个年月天条件岁分万%")
+    )
+    return not signs or bool(glued) or (kind != "id_card" and _nobodys(text, start, end))
 
 
 def _phone_grouping(run: Run, sizes: tuple[int, ...], gaps: list[str]) -> bool:
@@ -271,15 +339,15 @@ def _find_mobile(text: str, run: Run, first: int, last: int) -> Span | None:
             return None
     elif "." in (left, right):
         return None
-    return None if _glued(text, start, end) or _nobodys(text, start) else ("mobile", start, end)
+    return None if _glued(text, start, end) or _nobodys(text, start, end) else ("mobile", start, end)
 
 
 def _find_landline(text: str, run: Run, first: int, last: int) -> Span | None:
     digits, sizes, gaps = run.window(first, last)
     if digits[0] != "0":
         before = run.groups[first - 1] if first else None
-        abroad = before and text[before.start - 1 : before.end] in ("+86", "＋86", "＋８６")
-        if not abroad and not (before and before.digits == "0086"):
+        national = before and text[before.start - 1 : before.end] in ("+86", "＋86", "＋８６")
+        if not national and not (before and before.digits == "0086"):
             return None
         digits, sizes = "0" + digits, (sizes[0] + 1, *sizes[1:])
     area = 3 if digits[1] in "12" else 4
@@ -293,7 +361,10 @@ def _find_landline(text: str, run: Run, first: int, last: int) -> Span | None:
     start, end = run.groups[first].start, run.groups[last].end
     clear = (bool(gaps) and gaps[0] in "-)") or said(text, start, _PHONE_WORDS, 12) >= 0
     left, right = run.around(first, last)
-    if not clear or "." in (left, right) or _glued(text, start, end) or _nobodys(text, start):
+    abroad = bool(first) and run.groups[first - 1].digits in ("86", "0086")
+    if left == "-" and not abroad:  # the end of a longer code
+        return None
+    if not clear or "." in (left, right) or _glued(text, start, end) or _nobodys(text, start, end):
         return None
     return "landline", start, end
 

@@ -45,9 +45,14 @@ def values(blocks: Iterator[str], array: bool) -> Iterator[tuple[int, str | tupl
         if array and text.text[text.position] == "]":
             text.position += 1
             text.skip(_BLANK)
-            if not text.exhausted():
+            if text.exhausted():
+                return
+            if text.text[text.position] not in "[{":
                 yield text.line_number(), ("broken JSON", "text behind the array's end")
-            return
+                return
+            array = text.text[text.position] == "["  # files that were put behind each other
+            text.position += array
+            continue
         try:
             yield line, text.value()
         except (ValueError, RecursionError) as error:

@@ -5,10 +5,11 @@ Holds counts only, never content.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -59,25 +60,47 @@ class Account:
             else:
                 self.kept[file, keys.tasks[task]] += count
         for file in self.read:
-            kept = sum(n for (of, _), n in self.kept.items() if of == file)
-            dropped = sum(n for (of, _, _), n in self.dropped.items() if of == file)
-            assert self.read[file] == kept + dropped, f"file {file}: {self.read[file]} read, {kept} + {dropped} found"
+            self.of_file(file)
 
     def rows(self) -> dict[str, Any]:
         """{"read", "kept", "dropped": {reason: n}} of all files."""
         return _account(self.read.total(), self.kept.total(), ((r, n) for (_, _, r), n in self.dropped.items()))
 
     def of_file(self, file: int) -> dict[str, Any]:
-        kept = sum(n for (of, _), n in self.kept.items() if of == file)
-        return _account(self.read[file], kept, ((r, n) for (of, _, r), n in self.dropped.items() if of == file))
+        kept, dropped = self._by_file
+        return _account(self.read[file], kept[file], dropped[file])
 
     def of_task(self, task: str) -> dict[str, Any]:
-        kept = sum(n for (_, of), n in self.kept.items() if of == task)
-        dropped = [(r, n) for (_, of, r), n in self.dropped.items() if of == task]
-        return _account(kept + sum(n for _, n in dropped), kept, dropped)
+        kept, dropped = self._by_task
+        return _account(kept[task] + sum(n for _, n in dropped[task]), kept[task], dropped[task])
+
+    @cached_property
+    def _by_file(self) -> _Grouped[int]:
+        return _grouped(self.kept.items(), self.dropped.items(), lambda key: key[0])
+
+    @cached_property
+    def _by_task(self) -> _Grouped[str]:
+        return _grouped(self.kept.items(), self.dropped.items(), lambda key: key[1])
 
     def tasks(self) -> list[str]:
         return sorted({task for _, task in self.kept} | {task for _, task, _ in self.dropped})
+
+
+K = TypeVar("K")
+_Grouped = tuple[Counter[K], defaultdict[K, list[tuple[str, int]]]]
+
+
+def _grouped(
+    kept: Iterable[tuple[Any, int]], dropped: Iterable[tuple[Any, int]], key: Callable[[Any], K]
+) -> _Grouped[K]:
+    """Records kept, and records dropped with their reasons, by ``key``."""
+    counted: Counter[K] = Counter()
+    reasons: defaultdict[K, list[tuple[str, int]]] = defaultdict(list)
+    for place, n in kept:
+        counted[key(place)] += n
+    for place, n in dropped:
+        reasons[key(place)].append((place[2], n))
+    return counted, reasons
 
 
 def _account(read: int, kept: int, dropped: Iterable[tuple[str, int]]) -> dict[str, Any]:

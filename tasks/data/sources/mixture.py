@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from tasks.data import source
 from tasks.data.source import SourceConfig
@@ -30,6 +30,17 @@ _INHERITED = (
     "redact_kinds",
     "redact_names",
     "redact_allow",
+)
+
+#: What concerns all rows, which a part cannot set.
+_OF_ALL_ROWS = (
+    "validation_share",
+    "test_share",
+    "split_seed",
+    "near_duplicates",
+    "min_keep_ratio",
+    "export_format",
+    "processes",
 )
 
 
@@ -54,6 +65,11 @@ class Config(SourceConfig):
             _config(number, part)
         return parts
 
+    @model_validator(mode="after")
+    def _parts_take_what_is_set_beside_them(self) -> Config:
+        self.resolved()
+        return self
+
     def resolved(self) -> list[tuple[SourceConfig, float | None]]:
         """Every part's configuration and weight."""
         fields = type(self).model_fields
@@ -72,6 +88,9 @@ def _weight(number: int, part: Mapping[str, Any]) -> float | None:
 
 def _config(number: int, part: Mapping[str, Any]) -> SourceConfig:
     """The part's own configuration; what is wrong in it is told with its place in the list."""
+    beside = [key for key in _OF_ALL_ROWS if key in part]
+    if beside:
+        raise ValueError(f"parts[{number}].{beside[0]}: concerns all rows; set data.{beside[0]} beside data.parts")
     name = part.get("source")
     if not isinstance(name, str) or name == "mixture":
         raise ValueError(f"parts[{number}].source={name!r}: must name a source other than mixture")

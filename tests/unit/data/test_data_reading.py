@@ -464,8 +464,18 @@ def test_a_top_level_that_is_no_list_of_rows_is_one_record(tmp_path: Path, text:
     assert (found.value, found.problem) == ((value, "") if isinstance(value, dict) else (None, "not an object"))
 
 
+def test_files_that_were_put_behind_each_other_are_read_whole(tmp_path: Path) -> None:
+    found = read(tmp_path, '[{"a": 1}]\n\n[{"a": 2},\n{"a": 3}]\n{"a": 4}')
+    assert [(r.line, r.value, r.problem) for r in found] == [
+        (1, {"a": 1}, ""),
+        (3, {"a": 2}, ""),
+        (4, {"a": 3}, ""),
+        (5, {"a": 4}, ""),
+    ]
+
+
 def test_text_behind_an_array_is_named(tmp_path: Path) -> None:
-    found = read(tmp_path, '[{"a": 1}]\n\n[{"a": 2}]')
+    found = read(tmp_path, '[{"a": 1}]\n\nthe end')
     assert [(r.line, r.value, r.detail) for r in found] == [(1, {"a": 1}, ""), (3, None, "text behind the array's end")]
 
 

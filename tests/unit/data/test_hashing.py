@@ -69,7 +69,16 @@ def test_a_texts_hash_does_not_depend_on_its_neighbours(texts: list[str], other:
     assert hashing.text_hashes(*hashing.folded(["邻居𠀀" * other, *texts]))[1:].tolist() == alone
 
 
-@pytest.mark.parametrize("pair", [("ab", "ba"), ("a", "aa"), ("", "\0"), ("abc", "acb"), ("甲乙", "乙甲"), ("𠀀", "𠀁")])
+def test_long_batches_are_hashed_in_slices_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, starts = hashing.folded(["甲乙丙" * n for n in range(12)])
+    whole = hashing.text_hashes(codes, starts).tolist()
+    monkeypatch.setattr(hashing, "_SLICE", 20)
+    assert hashing.text_hashes(codes, starts).tolist() == whole
+
+
+@pytest.mark.parametrize(
+    "pair", [("ab", "ba"), ("a", "aa"), ("", "\0"), ("abc", "acb"), ("甲乙", "乙甲"), ("𠀀", "𠀁")]
+)
 def test_order_and_length_count(pair: tuple[str, str]) -> None:
     one, other = hashing.text_hashes(*hashing.folded(list(pair))).tolist()
     assert one != other

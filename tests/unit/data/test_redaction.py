@@ -129,6 +129,11 @@ POSITIVE = [
     ("plate", "新车牌【新B20815】"),
     ("plate", "门口那台【新B·20815】"),
     ("plate", "【新B6Q815】停这里"),
+    ("bank_card", "转到【622202 02001 123456 79】就行"),
+    ("bank_card", "【622 202-02001 12 34-56 79】收到回我"),
+    ("bank_card", "我记的是【621700-1-2345-67893】，对吗"),
+    ("address", "到【青岛市市南区香港中路88号】取"),
+    ("address", "到【渝中区民生路8号附2号】 取"),
 ]
 NEGATIVE = {
     "an order number": "订单号13800138000",
@@ -163,6 +168,9 @@ NEGATIVE = {
     "a MAC address": "设备00:1A:2B:3C:4D:5E",
     "what is done with an app": "abc_123发到QQ音乐，12345678 QQ空间，v2_final 微信群",
     "halves of something else": "订单前面是166205，后面71384；买了138斤，后面又买12345678斤",
+    "a card in uneven groups with a wrong check digit": "转到622202 02001 123456 70就行",
+    "an order in uneven groups": "订单号622202 02001 123456 79",
+    "values whose digits could be a card's": "62 22 02 02 00 11 23 45 679",
     "numbered things": "地铁3号线，3号楼，第3病区12床，尿路1号，消化道2号",
 }
 
@@ -198,6 +206,26 @@ def test_every_kind_has_an_example() -> None:
         (["先记166205啊", "后5位是71384，别忘了"], ["166205", "71384"], "mobile", "16620571384"),
         (["23456789", "这是我QQ"], ["23456789"], "qq", "23456789"),
         (["li_lei99", "我的微信"], ["li_lei99"], "wechat", "li_lei99"),
+        (["前14位是11010519491231", "后四位002X"], ["11010519491231", "002X"], "id_card", "11010519491231002X"),
+        (
+            ["证件号：110105194912", "嗯", "剩下的 31002x哦"],
+            ["110105194912", "31002x"],
+            "id_card",
+            "11010519491231002X",
+        ),
+        (["我分2段发 110105 19491231002", "最后1位是X"], ["110105 19491231002", "X"], "id_card", "11010519491231002X"),
+        (
+            ["先发前半段6222020200", "后半段112345679你拼一下"],
+            ["6222020200", "112345679"],
+            "bank_card",
+            "6222020200112345679",
+        ),
+        (
+            ["卡是622202020011234啊", "嗯嗯", "后4位5679"],
+            ["622202020011234", "5679"],
+            "bank_card",
+            "6222020200112345679",
+        ),
     ],
 )
 def test_a_number_split_over_messages_gives_a_hit_in_each(
@@ -230,6 +258,27 @@ def test_the_words_between_two_told_halves_stay() -> None:
     mark = REDACTOR.placeholder("mobile", "16620571384")
     texts, _ = REDACTOR.redact(["前面是166205", "后面71384"])
     assert texts == [f"前面是{mark}", f"后面{mark}"]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ["前14位是11010519491231", "后四位0021"],
+        ["前14位是11010519491231", "嗯", "好的", "后四位002X"],
+        ["先发前半段6222020200", "后半段112345670"],
+        ["订单号6222020200", "后半段112345679"],
+        ["一共6222020200", "又来112345679"],
+        ["先发前半段622202020011234", "后来花了5679元"],
+    ],
+)
+def test_pieces_that_are_no_card_stay(messages: list[str]) -> None:
+    assert REDACTOR.find(messages) == []
+
+
+def test_the_words_around_a_card_told_in_pieces_stay() -> None:
+    mark = REDACTOR.placeholder("id_card", "11010519491231002X")
+    texts, _ = REDACTOR.redact(["前14位是11010519491231", "嗯", "后四位002X"])
+    assert texts == [f"前14位是{mark}", "嗯", f"后四位{mark}"]
 
 
 def test_placeholders_of_another_tool_stay() -> None:

@@ -89,6 +89,14 @@ def test_a_number_that_goes_on_in_the_next_message_is_found_in_both() -> None:
     assert kinds("共1380013例", "8000例") == []
 
 
+def test_a_card_told_in_two_messages_is_found_in_both() -> None:
+    assert scan(["前14位是11010519491231", "嗯", "后四位0021"]) == []
+    assert scan(["前14位是11010519491231", "嗯", "后4位002X"]) == []  # a letter as the last piece is the redaction's
+    assert kinds("前12位是110101199003", "嗯", "后6位071014") == ["id_card", "id_card"]
+    assert kinds("先发前半段6222020200", "后半段112345679你拼一下") == ["bank_card", "bank_card"]
+    assert kinds("订单号6222020200", "后半段112345679") == []
+
+
 def test_placeholders_are_never_reported() -> None:
     words = ("手机号", "微信号", "QQ号", "姓名", "邮箱", "IP地址", "地址", "身份证号")
     assert kinds("，".join(f"{word}[{word}:kdqfwx]" for word in words)) == []
@@ -106,6 +114,8 @@ def test_placeholders_are_never_reported() -> None:
         ("①13800138000", "mobile"),
         ("138 0013 8000 139 0013 9000", "mobile mobile"),
         ("打+86 138 0013 8000", "mobile"),
+        ("转到622202 02001 123456 79就行", "bank_card"),
+        ("【622 202-02001 12 34-56 79】", "bank_card"),
         ("信箱a.b@example.com。", "email"),
         ("2001:db8:85a3::8a2e:370:7334上线", "ip"),
     ],
@@ -137,6 +147,12 @@ def test_clear_forms_are_reported(text: str, kind: str) -> None:
         "bind 127.0.0.1:8002",
         "版本 10.12.200.1",
         "微信android版",
+        "订单号622202 02001 123456 79",
+        "转到622202 02001 123456 70就行",
+        "合同编号HT-2023-0571-87654321盖章后寄回",
+        "No.13800138000",
+        "快递已到 13800138000",
+        "价格 6222020200112345679元",
     ],
 )
 def test_look_alikes_are_not_reported(text: str) -> None:

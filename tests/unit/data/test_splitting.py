@@ -215,6 +215,12 @@ def test_weights_cut_the_parts_to_their_proportion() -> None:
     assert Counter(reasons(keys)) == {"": 40, OVER_WEIGHT: 90}
 
 
+def test_a_part_without_training_rows_does_not_empty_the_others() -> None:
+    rows = [R(f"甲{i}", part=0) for i in range(60)] + [R("乙", part=1, split="test")]
+    keys, _ = divided(rows, weights=[1, 1], validation_share=0)
+    assert keys.of("train").sum() == 60
+
+
 def test_steps_count_source_records() -> None:
     rows = [R("甲", records=4), R("甲", records=3), R("乙", records=2), R("乙", "三", "test", records=5)]
     _, division = divided(rows)

@@ -45,7 +45,7 @@ _SUFFIX = re.compile(
 )
 _BUILDING = frozenset({"栋", "幢", "座", "号楼", "单元", "号院", "弄", "#"})
 _DETAIL = (
-    rf"(?:[ ,\-]?{_NUMBER} ?(?:号楼|号院|号门|号|栋|幢|座|单元|层|楼|室|房|户|门|院|区|期|#|组|支弄|弄)(?!线|床)"
+    rf"(?:[ ,\-]?附?{_NUMBER} ?(?:号楼|号院|号门|号|栋|幢|座|单元|层|楼|室|房|户|门|院|区|期|#|组|支弄|弄)(?!线|床)"
     r"|[ \-]?[0-9]{3,4}(?![0-9.年月日元%:\-])|-[0-9]{1,4}(?![0-9.]))"
 )
 _DETAILS = re.compile(rf"{_DETAIL}{{1,6}}")
@@ -66,6 +66,7 @@ _LEAD_IN = re.compile(
 _ORDINARY = re.compile(
     r"(?:\A[上一马走公铁出让探问修退后大第逛跑车半]|[线道思网电回通套尿迷带条气管味频渠胆肠阴食知难轨隧赛吸化行这那哪])\Z"
 )
+_ROAD_NAME = re.compile(r"[东西南北中一二三]{0,2}")
 _NAMED = re.compile(rf"[{_HAN}A-Za-z]")
 _NO_HOME = re.compile(r"(?:医院|门诊|住院部?|病区|病房|大学|学院|中心|科)\Z")
 _SAYS_ADDRESS = re.compile(r"住|地址|收货|寄|送|快递|家在|位于|门牌|定位")
@@ -129,6 +130,13 @@ def _start(left: str, suffix: int) -> int:
         if lead.end() < suffix:
             base = lead.end()
     provinces = list(_PROVINCE.finditer(left, 0, suffix))
+    # a road may be called after a province (香港中路, 北京路): its town stands before that
+    if (
+        provinces
+        and _ROAD_NAME.fullmatch(left, provinces[0].end(), suffix)
+        and _DISTRICT.search(left, base, provinces[0].start())
+    ):
+        provinces = []
     if provinces and not re.search(r"[我你他她]|住|地址", left[provinces[0].start() : suffix]):
         return provinces[0].start()
     rest = left[base:suffix]

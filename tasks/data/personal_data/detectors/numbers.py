@@ -52,6 +52,16 @@ _POSSIBLE = re.compile(
     r"|[1-9][0-9]{15,18})"
 )
 
+#: A piece of a card's number, perhaps in groups; 4位 and 2段 say how long or how many the pieces are.
+_PIECE = re.compile(
+    r"(?<![0-9A-Za-z.])(?![0-9]{1,2} ?[位段个条次部])(?:[0-9]+(?:[ \-][0-9]+)*[xX]?|[xX])(?![0-9A-Za-z])"
+)
+_REST = re.compile(
+    r"后|剩|余下|接着|接上|然后|再来|还有|下半|另一?半|另外|末|尾|(?:前|上|先发|头)[^0-9\uffff]{0,3}[位段半部]"
+)
+_AFTER_PIECE = re.compile(rf" ?(?:{_COUNTED}|\.[0-9])")
+_FARTHEST = 40
+
 Span = tuple[int, int]
 
 
@@ -61,6 +71,8 @@ def find(text: str) -> Iterator[Match]:
         if chain.end() - chain.start() >= _SHORTEST:
             yield from _in_chain(text, text, chain.span())
     yield from _halves(text)
+    if BOUNDARY in text:
+        yield from _told_in_pieces(text)
     for run in _SPOKEN_RUN.finditer(text):
         if not run.group().isascii():
             yield from _spoken(text)
@@ -74,6 +86,47 @@ def _halves(text: str) -> Iterator[Match]:
         if _MOBILE.fullmatch(number) and not context.is_other(text, *told.span(1)):
             yield Match("mobile", *told.span(1), number)
             yield Match("mobile", *told.span(2), number)
+
+
+def _told_in_pieces(text: str) -> Iterator[Match]:
+    """A card's number told in two messages, with words around the pieces: each is a match, the words stay.
+
+    前14位11010519491231 / 后四位002X. A message without digits (嗯) may stand between.
+    """
+    for first, second in pairwise(_PIECE.finditer(text)):
+        between = text[first.end() : second.start()]
+        if len(between) > _FARTHEST or not 1 <= between.count(BOUNDARY) <= 2 or not between.strip(" \n" + BOUNDARY):
+            continue
+        head, tail = (re.sub(r"[ \-]", "", piece.group()).upper() for piece in (first, second))
+        kind = _told_kind(head, tail, told=_REST.search(text, max(0, first.start() - 8), second.start()) is not None)
+        if kind and not any(_explained(text, piece, kind) for piece in (first, second)):
+            yield Match(kind, *first.span(), head + tail)
+            yield Match(kind, *second.span(), head + tail)
+
+
+def _told_kind(head: str, tail: str, *, told: bool) -> str:
+    """What two pieces make together; empty if nothing, or if the first is a whole number already.
+
+    Args:
+        told: the words speak of parts. A citizen's number is sure without them if both pieces are long.
+    """
+    number = head + tail
+    if not head.isdigit() or len(head) < 4 or _MOBILE.fullmatch(tail):
+        return ""
+    if len(number) == 18 and is_id_card(number):
+        return "id_card" if told or (len(head) >= 10 and len(tail) >= 3) else ""
+    whole = len(head) >= _CARD_DIGITS[0] and is_luhn(head)
+    if not told or whole or not number.isdigit() or not _CARD_DIGITS[0] <= len(number) <= _CARD_DIGITS[1]:
+        return ""
+    likely = head.startswith("62") and len(tail) >= 2 and is_luhn(number) and not starts_like_id_card(number)
+    return "bank_card" if likely else ""
+
+
+def _explained(text: str, piece: re.Match[str], kind: str) -> bool:
+    """Whether a piece is an amount, or (no citizen's number) what the words before call an order."""
+    if _AFTER_PIECE.match(text, piece.end()):
+        return True
+    return kind != "id_card" and context.is_other(text, *piece.span())
 
 
 def _spoken(text: str) -> Iterator[Match]:
@@ -112,6 +165,7 @@ class _Window:
         self.shape = tuple(b - a for a, b in spans)
         self.digits = "".join(text[a:b] for a, b in spans)
         gaps = [text[a[1] : b[0]] for a, b in pairwise(spans)]
+        self.separators = gaps
         self.gaps, self.even = "".join(gaps), len({gap.strip(" ") for gap in gaps}) == 1
         self.before = self._neighbour(groups, first, first - 1)
         self.after = self._neighbour(groups, last, last + 1)
@@ -221,7 +275,15 @@ class _Window:
         head = self.shape[:-1]
         if set(head) == {4} and self.before != 4:
             return True
-        return self.ones or len(self.shape) == 2 or (self.digits.startswith("62") and min(head) >= 3)
+        if self.ones or len(self.shape) == 2:
+            return True
+        return self.digits.startswith("62") and (min(head) >= 3 or self._irregular())
+
+    def _irregular(self) -> bool:
+        """Groups of any size with single separators: 622 202 02001 12 34 5; a list of values has no long ones."""
+        if not set(self.separators) <= {" ", "-"} or {self.before, self.after} - {0, 11}:
+            return False
+        return max(self.shape) >= (4 if self.shape[0] >= 3 else 5)
 
     def _called(self, words: re.Pattern[str]) -> bool:
         return context.says(words, self.original, self.start)
