@@ -2,7 +2,7 @@
 
 python -m flows.bench data                          # rows/s and peak memory of the data stage
 python -m flows.bench data 'rows=[10000,100000,1000000]' repeats=1
-python -m flows.bench redaction                     # recall and precision by kind, on the labelled set
+python -m flows.bench redaction                     # recall and precision by kind, on the labelled sets
 python -m flows.bench redaction path=FILE           # what it finds in a file that holds no personal data
 """
 
@@ -19,13 +19,14 @@ from flows import cli
 from tasks.config import parse_section
 from tasks.data import benchmark
 from tasks.data.parts import resolve
-from tasks.data.personal_data import quality as redaction_quality
+from tasks.data.personal_data import quality
 from tasks.data.sources.auto import Config as AutoConfig
 from tasks.errors import UserError
 from tasks.schema import How, Section
 
 log = logging.getLogger("flows.bench")
-LABELLED = cli.CONF.parent / "tests" / "golden" / "redaction.jsonl"
+_GOLDEN = cli.CONF.parent / "tests" / "golden"
+LABELLED = (_GOLDEN / "redaction.jsonl", _GOLDEN / "redaction_heldout.jsonl")
 
 
 class Output(Section):
@@ -45,7 +46,7 @@ class DataBench(Output):
 class RedactionBench(Output):
     """What to look at."""
 
-    path: Path | None = How(None, doc="A data file without personal data: counts false hits; null: the labelled set.")
+    path: Path | None = How(None, doc="A data file without personal data: counts false hits; null: the labelled sets.")
 
 
 def data(config: DataBench) -> dict[str, Any]:
@@ -57,13 +58,18 @@ def data(config: DataBench) -> dict[str, Any]:
 
 
 def redaction(config: RedactionBench) -> dict[str, Any]:
-    """Recall and precision on the labelled set, or hits per 1,000 rows of a file without personal data."""
+    """Recall and precision on the labelled sets, or hits per 1,000 rows of a file without personal data."""
     if config.path is None:
-        found = {name: redaction_quality.measure(LABELLED, d) for name, d in redaction_quality.detectors().items()}
-        return {"results": found, "left_after_redaction": redaction_quality.left_over(LABELLED)}
+        found = {
+            f"{name} on {path.name}": quality.measure(path, detector)
+            for path in LABELLED
+            for name, detector in quality.detectors().items()
+        }
+        left = [case for path in LABELLED for case in quality.left_over(path)]
+        return {"results": found, "left_after_redaction": left}
     given = resolve(AutoConfig(path=config.path))
     texts = [message.content for part, file in given.files() for message in benchmark.messages(given.parts[part], file)]
-    hits = {name: redaction_quality.false_hits(texts, d) for name, d in redaction_quality.detectors().items()}
+    hits = {name: quality.false_hits(texts, d) for name, d in quality.detectors().items()}
     return {"results": {"texts": len(texts), "hits_per_1000": hits}}
 
 
@@ -71,7 +77,7 @@ def _redaction_shown(result: dict[str, Any]) -> str:
     found = result["results"]
     if "texts" in found:
         return json.dumps(found, ensure_ascii=False, indent=1)
-    tables = [f"{name}\n{redaction_quality.table(one)}" for name, one in found.items()]
+    tables = [f"{name}\n{quality.table(one)}" for name, one in found.items()]
     left = result["left_after_redaction"]
     return "\n\n".join([*tables, f"left for the final scan after redaction: {len(left)} {left or ''}"])
 
