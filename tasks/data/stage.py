@@ -197,7 +197,9 @@ class Preparation:
         first = prepared.rejected[0]
         where = f"{first.line}: {first.reason}{f' ({first.detail})' if first.detail else ''}"
         if self.given.parts[part].config.strict or self.config.strict:
-            raise DataError(f"{self.shown[number]}:{where} (data.strict=true)")
+            path = f"{file.path}/{file.member}" if file.member else str(file.path)
+            named = self.shown[number] if self.given.parts[part].config.redact else path
+            raise DataError(f"{named}:{where} (data.strict=true)")
         self.first_loss = self.first_loss or f"{self.shown[number]}:{where}"
         quarantine.rejected(self.shown[number], file.split, prepared.rejected)
 
