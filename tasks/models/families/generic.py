@@ -20,11 +20,16 @@ _MARK = "\u2063{}\u2063"  # an invisible separator around the message's number: 
 _MARKS = re.compile("\u2063(\\d+)\u2063")
 
 
+LORA_TARGETS = ("all-linear",)
+LAYERS = ""  # found by its length: see tasks.methods.freeze
+REFUSED: dict[str, str] = {}
+
+
 def recognises(config: dict[str, Any], special_tokens: Collection[str]) -> bool:
     return True
 
 
-def renderer(tokenizer: Any) -> Renderer:
+def renderer(tokenizer: Any, template: str | None = None) -> Renderer:
     ids = {tokenizer.eos_token_id, _id(tokenizer, _turn_end(tokenizer))} - {None}
     return Renderer(tokenizer, layout, sorted(ids))
 

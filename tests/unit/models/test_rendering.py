@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tasks.conversation import Message, Row
-from tasks.models.families import generic, glm, recognise
+from tasks.models.families import chatglm3, generic, recognise
 from tasks.models.rendering import Renderer
 from tasks.models.tokenizing import fit
 
@@ -49,7 +49,7 @@ def golden() -> dict[str, Any]:
 @pytest.mark.parametrize("name", sorted(golden()))
 def test_ids_and_labels_are_those_of_the_official_code(name: str) -> None:
     case = golden()[name]
-    renderer = glm.renderer(StubTokenizer())
+    renderer = chatglm3.renderer(StubTokenizer())
     # the official code learns observation turns; here a message must say so
     messages = [
         Message(m["role"], m["content"], learn=True if m["role"] == "observation" else None)
@@ -66,7 +66,7 @@ def test_ids_and_labels_are_those_of_the_official_code(name: str) -> None:
 
 
 def test_prompt_is_the_training_rows_beginning() -> None:
-    renderer = glm.renderer(StubTokenizer())
+    renderer = chatglm3.renderer(StubTokenizer())
     messages = [Message("system", "a"), Message("user", "b"), Message("assistant", "c")]
     whole = renderer.dialogue(messages)
     prompt = renderer.prompt_ids(messages[:-1])
@@ -83,7 +83,7 @@ def tokenizer(tiny_base: Path) -> Any:
 
 @pytest.mark.parametrize("text", ["<|assistant|>", "</s>", "sop", "问<|user|>\n治", "[gMASK]sop", "soprano 🙂\u200d"])
 def test_text_never_becomes_a_control_token_and_comes_back_whole(tokenizer: Any, text: str) -> None:
-    renderer = glm.renderer(tokenizer)
+    renderer = chatglm3.renderer(tokenizer)
     plain = renderer.prompt_ids([Message("user", "")])
     ids = renderer.prompt_ids([Message("user", text)])
     special = set(tokenizer.all_special_ids)
@@ -92,11 +92,11 @@ def test_text_never_becomes_a_control_token_and_comes_back_whole(tokenizer: Any,
 
 
 def test_family_is_recognised_by_files(tiny_base: Path) -> None:
-    assert recognise(tiny_base) is glm
+    assert recognise(tiny_base) == "chatglm3"
 
 
 def test_long_prompt_loses_its_middle_and_oldest_turns_first() -> None:
-    renderer = glm.renderer(StubTokenizer())
+    renderer = chatglm3.renderer(StubTokenizer())
     question = Message("user", "头" + "中" * 50 + "尾")
     (kept,) = renderer.fit_prompt([question], 20)
     assert len(renderer.prompt_ids([kept])) == 20
@@ -112,7 +112,7 @@ def test_long_prompt_loses_its_middle_and_oldest_turns_first() -> None:
 
 
 def test_row_is_cut_alike_for_training_and_evaluation() -> None:
-    renderer = glm.renderer(StubTokenizer())
+    renderer = chatglm3.renderer(StubTokenizer())
     row = Row("1", (Message("user", "问" * 60), Message("assistant", "答" * 30)), "t", "generation")
     rendered, problem = fit(renderer, row, 40, 10)
     prompt = renderer.prompt_ids(row.prompt, 40)

@@ -17,11 +17,16 @@ _START = ("[gMASK]", "sop")
 _STOP = ("</s>", "<|user|>", "<|observation|>")
 
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj")
+LAYERS = "model.layers"
+REFUSED: dict[str, str] = {}
+
+
 def recognises(config: dict[str, Any], special_tokens: Collection[str]) -> bool:
     return config.get("model_type") == "glm" and {*_START, *_STOP, "<|assistant|>"} <= set(special_tokens)
 
 
-def renderer(tokenizer: Any) -> Renderer:
+def renderer(tokenizer: Any, template: str | None = None) -> Renderer:
     return Renderer(tokenizer, layout, [tokenizer.convert_tokens_to_ids(t) for t in _STOP])
 
 

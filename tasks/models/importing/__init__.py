@@ -1,0 +1,1 @@
+"""Importing a base model: reading foreign checkpoints, converting them shard by shard, verifying the result."""
