@@ -11,11 +11,12 @@ import importlib
 MODEL_TYPES = {"weitiao_chatglm": "chatglm", "weitiao_baichuan": "baichuan"}
 
 
-def register() -> None:
-    """Make AutoConfig and AutoModelForCausalLM know the models of this package; harmless when repeated."""
+def register(model_type: str) -> None:
+    """Make AutoConfig and AutoModelForCausalLM know a model of this package; nothing for transformers' own types."""
+    if model_type not in MODEL_TYPES:
+        return
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    for model_type, name in MODEL_TYPES.items():
-        module = importlib.import_module(f"{__name__}.{name}")
-        AutoConfig.register(model_type, module.CONFIG, exist_ok=True)
-        AutoModelForCausalLM.register(module.CONFIG, module.MODEL, exist_ok=True)
+    module = importlib.import_module(f"{__name__}.{MODEL_TYPES[model_type]}")
+    AutoConfig.register(model_type, module.CONFIG, exist_ok=True)
+    AutoModelForCausalLM.register(module.CONFIG, module.MODEL, exist_ok=True)
