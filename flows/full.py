@@ -17,12 +17,21 @@ from flows import cli, summary
 from flows.execution import Execution
 from flows.planning import Plan, make_plan
 from tasks import devices
-from tasks.artifacts import BaseModelArtifact, Checkpoints, Dataset, EvalReport, ServableModel, TokenizedDataset
+from tasks.artifacts import (
+    BaseModelArtifact,
+    Checkpoints,
+    Dataset,
+    EvalReport,
+    Preview,
+    ServableModel,
+    TokenizedDataset,
+)
 from tasks.config import PipelineConfig
 from tasks.data.stage import prepare
 from tasks.evaluation.gate import Decision, decide
 from tasks.evaluation.stage import evaluate, question
 from tasks.export.stage import merge
+from tasks.models.preview import preview
 from tasks.models.stage import base_model, tokenize
 from tasks.serving.release import Release, champion
 from tasks.serving.stage import deploy
@@ -53,6 +62,10 @@ class Pipeline:
     @cached_property
     def tokens(self) -> TokenizedDataset:
         return self._run("tokenize", tokenize, self.config.tokenization, self.dataset, self.base)
+
+    def preview(self, rows: int) -> Preview:
+        """A few training rows as the model sees them; not a part of the whole."""
+        return self._run("preview", preview, self.config.tokenization, self.dataset, self.base, rows=rows)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

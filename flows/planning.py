@@ -12,7 +12,9 @@ from tasks import devices
 from tasks.config import PipelineConfig
 from tasks.data.stage import inputs as data_files
 from tasks.errors import ConfigError, ResourceError
-from tasks.models import resolving
+from tasks.models import families, resolving
+from tasks.models.config import ModelConfig
+from tasks.models.importing import forms
 from tasks.serving.stage import check_port
 from tasks.training import memory
 
@@ -26,6 +28,7 @@ class Plan(BaseModel):
     Attributes:
         device, precision: as resolved.
         model: the folder or file of the base model.
+        importing: what it is and what becomes of it ("native ..., used in place"); None while it is not downloaded.
         data: the data files that will be read, by split.
         parameters, trainable: of the model, and about how many the method trains.
         training_bytes: estimated memory of one training process; available_bytes: what its device has.
@@ -38,6 +41,7 @@ class Plan(BaseModel):
     device: str
     precision: str
     model: str
+    importing: str | None
     data: dict[str, list[str]]
     parameters: int
     trainable: int
@@ -51,16 +55,35 @@ class Plan(BaseModel):
         return self.model_dump(mode="json")
 
 
-def _shape(place: Path | None) -> dict[str, int]:
-    """What is known of the model before it is converted or downloaded; zeros for what is not."""
+def _shape(place: Path | None, model: ModelConfig) -> dict[str, int]:
+    """What is known of the model before it is converted or downloaded; zeros for what is not.
+
+    Where only the number of parameters is known, layers and hidden size are those usual for it: 12 layers x hidden²
+    parameters, hidden = 128 x layers (so LLaMA-7B gets 32 x 4,096, which it has).
+    """
     if place is not None and place.is_dir():
         resolving.model_files(place)
         return resolving.shape_facts(place)
-    names = ("parameters", "bytes", "hidden_size", "layers", "vocabulary", "context_tokens")
-    unknown = dict.fromkeys(names, 0)
-    if place is not None:  # a GGUF file: about four bits a weight
-        unknown["parameters"] = place.stat().st_size * 2
-    return unknown
+    # of a GGUF file: about four bits a weight
+    parameters = (place.stat().st_size * 2 if place is not None else model.parameters) or 0
+    layers = round((parameters / (12 * 128**2)) ** (1 / 3))
+    return {
+        "parameters": parameters,
+        "bytes": parameters * (4 if model.dtype == "float32" else 2),
+        "hidden_size": layers * 128,
+        "layers": layers,
+        "vocabulary": 0,
+        "context_tokens": model.context_tokens or 0,
+    }
+
+
+def _whereabouts(place: Path | None, model: ModelConfig, shape: dict[str, int]) -> str:
+    """Where the model's files are, or how much will be downloaded from where."""
+    if place is not None:
+        return str(place)
+    name = model.modelscope_id if model.source == "modelscope" and model.modelscope_id else model.hub_id
+    size = f", about {shape['bytes'] / 1e9:.1f} GB" if shape["bytes"] else ""
+    return f"{model.source}: {name} (will be downloaded{size})"
 
 
 def _check_context(config: PipelineConfig, context_tokens: int) -> None:
@@ -80,6 +103,17 @@ def _check_context(config: PipelineConfig, context_tokens: int) -> None:
         )
 
 
+def _check_method(config: PipelineConfig, family: str | None) -> None:
+    """Refuse a method that the model's family cannot be trained with.
+
+    Raises:
+        ConfigError: with the family's reason.
+    """
+    reason = families.named(family).REFUSED.get(config.method.name) if family else None
+    if reason:
+        raise ConfigError(f"method={config.method.name}: not on a model of family {family}: {reason}")
+
+
 def make_plan(config: PipelineConfig) -> Plan:
     """Look at every input and at the machine.
 
@@ -91,7 +125,9 @@ def make_plan(config: PipelineConfig) -> Plan:
     precision = devices.resolve_precision(config.training.precision, device)
     data = data_files(config.data)
     place = resolving.locate(config.model, download=False)
-    shape = _shape(place)
+    form = forms.of(place, config.model) if place is not None else None
+    _check_method(config, form.family if form else config.model.family)
+    shape = _shape(place, config.model)
     _check_context(config, shape["context_tokens"])
     check_port(config.serving, root=config.paths.root)
     facts = devices.facts(config.paths.root.resolve())
@@ -103,9 +139,11 @@ def make_plan(config: PipelineConfig) -> Plan:
         tokens=config.tokenization.max_prompt_tokens + config.tokenization.max_reply_tokens,
         precision=precision,
         gradient_checkpointing=config.training.gradient_checkpointing,
+        quantization=config.model.quantization,
     ).total
     available = devices.memory_bytes(device)
-    disk = shape["parameters"] * 4 + trainable * 12 * (config.training.save_total_limit + 2)
+    imported = 0 if form is None or form.kind == "native" else shape["parameters"] * 2
+    disk = imported + shape["parameters"] * 4 + trainable * 12 * (config.training.save_total_limit + 2)
     if disk > facts["disk_free_bytes"]:
         raise ResourceError(
             f"paths.root={config.paths.root}: about {disk / _GIB:.1f} GiB needed, "
@@ -122,6 +160,7 @@ def make_plan(config: PipelineConfig) -> Plan:
         needed / _GIB,
         available / _GIB,
     )
+    log.info("plan: %s is %s", config.model.name, form or _whereabouts(place, config.model, shape))
     if needed > available:
         log.warning(
             "plan: the estimate of %.1f GiB is more than the %.1f GiB there are: lower training.micro_batch_size or "
@@ -132,7 +171,8 @@ def make_plan(config: PipelineConfig) -> Plan:
     return Plan(
         device=device,
         precision=precision,
-        model=str(place) if place else f"hub: {config.model.hub_id} (will be downloaded)",
+        importing=str(form) if form else None,
+        model=_whereabouts(place, config.model, shape),
         data=data,
         parameters=shape["parameters"],
         trainable=trainable,

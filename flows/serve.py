@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flows import cli
 from tasks import devices
@@ -19,9 +19,10 @@ from tasks.training.config import HardwareConfig
 
 
 class BaseLocation(Section):
-    """Where a base model lies."""
+    """Where a base model lies, and how it is spread."""
 
     path: Path | None = How(None, doc="Folder of the base model that an adapter needs; null: where it was trained.")
+    device_map: Literal["none", "auto"] = How("none", doc="auto: spread the model over all GPUs, then CPU memory.")
 
 
 class ServeConfig(Section):
@@ -51,7 +52,7 @@ class ServeConfig(Section):
                 raise ModelError(f"{key}={folder}: no such folder")
         base = self.base
         device = devices.resolve_device(self.hardware.device)
-        return Target(self.path.resolve(), base, device, devices.dtype("auto", device))
+        return Target(self.path.resolve(), base, device, devices.dtype("auto", device), self.model.device_map)
 
 
 def run(config: ServeConfig) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         base=config.base or target.base,
         device=target.device,
         dtype=target.dtype,
+        device_map=config.model.device_map,
     )
     return {}
 

@@ -59,22 +59,39 @@ class BaseModelArtifact(Artifact):
 
     Attributes:
         weights: the folder that transformers loads; the artifact's own, or the user's where it is native already.
+        form: what the files were: "native", "convert" (a hub form, converted) or "gguf".
         family: name of the family module that renders dialogues for it.
+        template: name of another layout of dialogues than the model's own; quantization: "none", "int8" or "nf4".
+        device_map: "auto" where the model is spread over devices for answering. These three are the run's, not the
+            files': they are part of what follows, not of this artifact.
+        assumed: one line for each thing that the files did not say.
         parameters: how many.
         bytes: size of its weight files.
-        hidden_size, layers, vocabulary, context_tokens: its shape, for memory estimates.
+        hidden_size, layers, vocabulary, context_tokens, key_value_heads, head_size: its shape, for memory estimates.
     """
 
     stage: ClassVar[str] = "base_model"
 
     weights: Path
+    form: str
     family: str
+    template: str | None = None
+    quantization: str = "none"
+    device_map: str = "none"
+    assumed: list[str]
     parameters: int
     bytes: int
     hidden_size: int
     layers: int
     vocabulary: int
     context_tokens: int
+    key_value_heads: int
+    head_size: int
+
+    @property
+    def layout(self) -> dict[str, str | None]:
+        """Which renderer dialogues take: the JSON of tasks.models.families.Layout."""
+        return {"family": self.family, "template": self.template}
 
 
 class TokenizedDataset(Artifact):
@@ -168,3 +185,17 @@ class ServableModel(Artifact):
     max_logit_difference: float
     check_tokens: int
     same_tokens: int
+
+
+class Preview(Artifact):
+    """A few training rows, token by token; ``preview.html`` shows them.
+
+    Attributes:
+        layout: one line on the layout of dialogues that is used.
+        rows: for each its id, input_ids, labels, tokens as text, and what was wrong with it.
+    """
+
+    stage: ClassVar[str] = "preview"
+
+    layout: str
+    rows: list[dict[str, Any]]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 from pydantic import SerializeAsAny, TypeAdapter, ValidationError
 
@@ -102,6 +103,28 @@ def parse_section(kind: type[S], values: Mapping[str, Any]) -> S:
     return cast(S, section)
 
 
+@dataclass(frozen=True)
+class WithOwnKeys(Generic[S]):
+    """The configuration of a verb that has keys of its own beside those of an experiment."""
+
+    pipeline: PipelineConfig
+    own: S
+
+    @property
+    def output(self) -> str:
+        return self.pipeline.output
+
+
+def parse_with(kind: type[S], values: Mapping[str, Any]) -> WithOwnKeys[S]:
+    """Validate an experiment's configuration together with a verb's own top-level keys.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    own = {key: value for key, value in values.items() if key in kind.model_fields}
+    return WithOwnKeys(parse({k: v for k, v in values.items() if k not in own}), parse_section(kind, own))
+
+
 def _plugged(name: str, value: Any) -> Section:
     key, package = _PLUGGED[name]
     chosen = value.get(key) if isinstance(value, Mapping) else None
@@ -180,10 +203,10 @@ def _shown(key: str, value: Any) -> str:
 def _across(config: PipelineConfig) -> Iterator[str]:
     """Rules that no section can check alone."""
     training, processes = config.training, config.hardware.processes
-    if config.method.name == "ptuning_v2" and training.gradient_checkpointing:
+    if config.model.quantization != "none" and config.method.name in ("freeze", "full"):
         yield (
-            "training.gradient_checkpointing=True: not with method=ptuning_v2 (its prefix is a cache, which it "
-            "cannot keep); set training.gradient_checkpointing=false and lower training.micro_batch_size instead"
+            f"model.quantization={config.model.quantization}: not with method={config.method.name}, which trains the "
+            "quantised weights themselves; use method=lora, ptuning_v2 or ptuning, or model.quantization=none"
         )
     if training.batch_size < processes:
         yield (

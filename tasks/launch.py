@@ -104,6 +104,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 def _environment(device: str) -> dict[str, str]:
     variables = {**os.environ, LIFELINE: "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    variables.setdefault("HF_HUB_OFFLINE", "1")  # a worker is given folders; no library of its may ask a hub for more
     if device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""
         # threads that spin while they wait starve each other on a shared machine: 7 times slower replies were seen

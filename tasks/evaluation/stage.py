@@ -17,7 +17,7 @@ from tasks.files import write_atomic
 from tasks.launch import run_worker
 from tasks.store import Store
 
-REVISION = 1
+REVISION = 2
 _WORKER = "tasks.evaluation.worker"
 
 
@@ -49,13 +49,14 @@ def evaluate(
             f"= {config.max_new_tokens + max_prompt_tokens} is more than the model's context of {base.context_tokens} "
             "tokens; lower one of them"
         )
-    settings = {"max_prompt_tokens": max_prompt_tokens, "dtype": dtype}
-    run = _Evaluation(config, dataset, base, checkpoints, {**settings, "device": device})
+    settings = {"max_prompt_tokens": max_prompt_tokens, "dtype": dtype, "quantization": base.quantization}
+    where = {"device": device, "device_map": base.device_map}
+    run = _Evaluation(config, dataset, base, checkpoints, {**settings, **where})
     return store.publish(
         EvalReport,
         name=f"{checkpoints.method}-{dataset.source}",
         revision=REVISION,
-        config={**schema.identity(config), **settings},
+        config={**schema.identity(config), **settings, "layout": base.layout},
         inputs={
             "dataset": dataset.fingerprint,
             "base_model": base.fingerprint,
@@ -145,7 +146,7 @@ class _Evaluation:
         }
 
     def _answer_test(self, folder: Path, split: str, rows: Sequence[Row], step: int) -> report.Systems:
-        base = {"name": "base", "path": str(self.base.weights), "base": None}
+        base = {"name": "base", "path": str(self.base.weights), "base": None, "layout": self.base.layout}
         self._answer(folder, [base, self._checkpoint(step)], split, rows)
         return {
             "base": _read(folder, "base", split),

@@ -3,8 +3,8 @@
 Each reply is appended to ``FOLDER/predictions/<system>.<split>.jsonl`` as its batch ends; after an interruption the
 same command goes on with the rows that are missing. Scores nothing.
 
-job.json: systems [{name, path, base}], rows {split: JSONL file}, max_prompt_tokens, max_new_tokens, batch_tokens,
-device, dtype.
+job.json: systems [{name, path, base, layout}], rows {split: JSONL file}, max_prompt_tokens, max_new_tokens,
+batch_tokens, device, dtype, quantization, device_map.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tasks.conversation import Row, read_rows
 from tasks.errors import Stopped
 from tasks.evaluation import generation, predictions
 from tasks.models import decoding
+from tasks.models.families import Layout
 from tasks.models.loading import Loaded, load
 from tasks.worker import Job, main
 
@@ -70,7 +71,15 @@ def _open(system: Mapping[str, Any], rows: Sequence[Row], values: Mapping[str, A
 
     def fresh() -> Loaded:
         base = Path(system["base"]) if system.get("base") else None
-        return load(Path(system["path"]), base=base, device=values["device"], dtype=values["dtype"])
+        return load(
+            Path(system["path"]),
+            base=base,
+            device=values["device"],
+            dtype=values["dtype"],
+            layout=Layout.from_json(system["layout"]) if system.get("layout") else None,
+            quantization=values.get("quantization", "none"),
+            device_map=values.get("device_map", "none"),
+        )
 
     loaded = fresh()
     probe = [loaded.renderer.prompt_ids(r.prompt, values["max_prompt_tokens"]) for r in rows[:_PROBE_ROWS]]

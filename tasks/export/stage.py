@@ -56,7 +56,7 @@ def merge(
     made = store.publish(
         ServableModel,
         name=checkpoints.path.name.rsplit("-", 1)[0],
-        revision=2,
+        revision=3,
         config={**schema.identity(config), "dtype": dtype, "max_prompt_tokens": tokenization.max_prompt_tokens},
         inputs={
             "checkpoints": checkpoints.fingerprint,

@@ -5,6 +5,7 @@ Methods that cannot merge leave ``adapter/`` to be served on the base; it is rel
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ import torch
 from tasks import plugins
 from tasks.conversation import Message, read_rows
 from tasks.errors import StageError
+from tasks.files import write_atomic
 from tasks.models import decoding, loading
+from tasks.models.families import CONFIG_KEY, Layout
 from tasks.models.loading import Loaded
 from tasks.worker import Job, main
 
@@ -27,7 +30,8 @@ def run(job: Job) -> Mapping[str, Any]:
     method = plugins.load("tasks.methods", loading.read_description(checkpoint)["method"]["name"], key="method")
     prompts = [row.prompt for _, row in zip(range(values["check_rows"]), read_rows(Path(values["rows"])), strict=False)]
 
-    tuned = loading.load(checkpoint, base=base, device=device, dtype="float32")
+    # into a quantised base an update cannot be folded exactly: it is folded into what quantisation left of the weights
+    tuned = loading.load(checkpoint, base=base, device=device, dtype="float32", dequantized=method.MERGES)
     limit = values["max_prompt_tokens"]
     expected = [answer(tuned, p, limit, values["check_tokens"]) for p in prompts]
     job.progress(1, 3)
@@ -37,6 +41,7 @@ def run(job: Job) -> Mapping[str, Any]:
         merged = method.merge(tuned.model).to(getattr(torch, values["dtype"]))
         merged.save_pretrained(written, max_shard_size=values["max_shard_size"])
         copy_tokenizer(base, written)
+        keep_layout(written, tuned.layout)
         del merged
     else:
         written = job.folder / "adapter"
@@ -105,6 +110,14 @@ def answer(
     scores = logits[len(prompt_ids) - 1 : -1].log_softmax(-1)  # [n, v]
     same = int((scores.argmax(-1) == whole[0, len(prompt_ids) :]).sum())
     return Answer(follow, scores[torch.arange(len(follow)), whole[0, len(prompt_ids) :]].cpu(), same)
+
+
+def keep_layout(folder: Path, layout: Layout) -> None:
+    """Write into config.json how the model's dialogues are laid out, for whoever loads it without its history."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config[CONFIG_KEY] = layout.to_json()
+    write_atomic(path, json.dumps(config, ensure_ascii=False, indent=2))
 
 
 def copy_tokenizer(base: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ class ModelConfig(Section):
     package: str | None = How(None, doc="Python package whose files hold the model.")
     install: str | None = How(None, doc="Command that installs that package, shown when it is missing.")
     hub_id: str | None = How(None, doc="Name on the model hub, such as THUDM/chatglm3-6b; downloaded when needed.")
+    modelscope_id: str | None = How(None, doc="Name on ModelScope, where it is another than hub_id.")
     revision: str | None = How(None, doc="Branch, tag or commit on the hub.")
     source: Literal["huggingface", "modelscope"] = How(
         "huggingface", doc="Hub that hub_id names a model on; HF_ENDPOINT names a mirror of the first."
@@ -51,4 +52,9 @@ class TokenizationConfig(Section):
         "truncate",
         doc="What happens to longer rows of the training and validation split: cut (oldest turns, then the middle "
         "of the longest message; a reply at its end), or left out. Both are counted.",
+    )
+    labels: Literal["assistant", "official"] = Field(
+        "assistant",
+        doc="Which turns are learned where a row does not say: the assistant's; or, for ChatGLM3, all that its "
+        "official fine-tuning code learns: observations of tools too.",
     )

@@ -28,7 +28,7 @@ def greedy(
     from transformers import GenerationConfig
 
     started = time.monotonic()
-    ids, mask = left_padded(prompts, pad_id=stop_ids[0], device=model.device)
+    ids, mask = left_padded(prompts, pad_id=0, device=model.device)  # CPM-Ant knows padding by this id alone
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,

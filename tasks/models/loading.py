@@ -1,7 +1,8 @@
 """Loads a model for work: a native folder, a merged model, a checkpoint of this project, or a plain PEFT adapter.
 
-A checkpoint's folder holds ``weitiao.json``: its method, its base model's content hash, and where the base lay when the
-checkpoint was written (a hint only: ``base`` says where it lies now). Torch side; imported by workers.
+A checkpoint's folder holds ``weitiao.json``: its method, its base model's content hash, where the base lay when the
+checkpoint was written (a hint only: ``base`` says where it lies now), the layout of its dialogues and the quantisation
+it was trained with. Torch side; imported by workers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 from tasks import plugins
 from tasks.errors import ModelError, ResourceError
 from tasks.files import write_atomic
-from tasks.models import families
+from tasks.models import architectures, families
+from tasks.models.families import Layout
+from tasks.models.quantizing import bitsandbytes_config
 from tasks.models.rendering import Renderer
 
 log = logging.getLogger(__name__)
@@ -30,11 +33,22 @@ class Loaded:
     model: Any
     tokenizer: Any
     renderer: Renderer
+    layout: Layout
     device: str
     name: str
 
 
-def load(path: Path, *, base: Path | None = None, device: str = "cpu", dtype: str = "float32") -> Loaded:
+def load(
+    path: Path,
+    *,
+    base: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    layout: Layout | None = None,
+    quantization: str | None = None,
+    dequantized: bool = False,
+    device_map: str = "none",
+) -> Loaded:
     """Load the model or adapter in ``path`` in evaluation mode.
 
     Args:
@@ -42,56 +56,124 @@ def load(path: Path, *, base: Path | None = None, device: str = "cpu", dtype: st
         base: the folder of the base model that an adapter needs; None takes the one it was trained on.
         device: "cpu" or "cuda".
         dtype: of the weights: "float32", "bfloat16" or "float16".
+        layout: of dialogues; None takes what the folder says, else what its files look like.
+        quantization: "none", "int8" or "nf4"; None takes the one that the checkpoint was trained with.
+        dequantized: give quantised weights back in ``dtype``, as they are after quantisation: for merging into them.
+        device_map: "auto" spreads the model over all GPUs and CPU memory.
 
     Raises:
         ModelError: the folder, or the base that it needs, is not there or does not fit.
     """
-    if (path / DESCRIPTION).is_file():
-        description = read_description(path)
+    description = read_description(path) if (path / DESCRIPTION).is_file() else {}
+    adapter = path / "adapter_config.json"
+    if description:
         folder = base_folder(base, description["base"]["path"], path)
-        module = plugins.load("tasks.methods", description["method"]["name"], key="method")
-        model = module.load(
-            load_base(folder, device, dtype), path, module.Config(**description["method"]), trainable=False
-        )
-    elif (path / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        adapter = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
-        folder = base_folder(base, adapter.get("base_model_name_or_path"), path)
-        model = PeftModel.from_pretrained(load_base(folder, device, dtype), path)
+        layout = layout or (Layout.from_json(description["layout"]) if description.get("layout") else None)
+        quantization = quantization or description.get("quantization")
+    elif adapter.is_file():
+        hint = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        folder = base_folder(base, hint, path)
     else:
         folder = path
-        model = load_base(folder, device, dtype)
+    model = load_base(folder, device, dtype, quantization=quantization or "none", device_map=device_map)
+    if dequantized and getattr(model, "is_quantized", False):
+        model = model.dequantize().to(_dtype(dtype))
+    if description:
+        module = plugins.load("tasks.methods", description["method"]["name"], key="method")
+        model = module.load(model, path, module.Config(**description["method"]), trainable=False)
+    elif adapter.is_file():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, path)
     tokenizer = load_tokenizer(folder)
-    renderer = families.recognise(folder).renderer(tokenizer)
-    return Loaded(model.to(device).eval(), tokenizer, renderer, device, path.name)
+    layout = layout or families.layout(folder)
+    return Loaded(move(model, device).eval(), tokenizer, layout.renderer(tokenizer), layout, device, path.name)
 
 
-def load_base(folder: Path, device: str, dtype: str) -> Any:
-    """The plain transformers model in ``folder``; remote code is never run."""
+def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "none", device_map: str = "none") -> Any:
+    """The plain transformers model in ``folder``; remote code is never run.
+
+    Raises:
+        ModelError: not a model, or tensors that its class needs are not in its files.
+        ResourceError: the device or bitsandbytes is not there.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("hardware.device=cuda: torch sees no GPU; use hardware.device=cpu or install a CUDA build")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json: not a model folder")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True).to(device)
+    _register(folder)
+    options: dict[str, Any] = {}
+    if quantization != "none":
+        options["quantization_config"] = bitsandbytes_config(quantization, dtype)
+        options["device_map"] = {"": device}
+    if device_map != "none":
+        options["device_map"] = device_map
+    model, found = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=_dtype(dtype), local_files_only=True, output_loading_info=True, **options
+    )
+    # without this a tensor that is not in the files would silently be drawn at random
+    for key in ("missing_keys", "mismatched_keys"):
+        lacking = sorted(map(str, found.get(key) or ()))
+        if lacking:
+            raise ModelError(
+                f"{folder}: {type(model).__name__} needs {lacking[0]} ({len(lacking)} such tensors), which its weight "
+                "files do not hold in that shape: a shard is missing, or config.json belongs to another model"
+            )
+    return model if options else model.to(device)
+
+
+def move(model: Any, device: str) -> Any:
+    """The model on ``device``; one that is quantised or spread stays where loading put it."""
+    placed = getattr(model, "is_quantized", False) or getattr(model, "hf_device_map", None)
+    return model if placed else model.to(device)
 
 
 def load_tokenizer(folder: Path) -> Any:
+    """The folder's fast tokenizer; SentencePiece models that transformers would read differently are read here."""
     from transformers import AutoTokenizer
 
+    from tasks.models.tokenizers import sentencepiece
+
+    if sentencepiece.needed(folder):
+        return sentencepiece.load(folder)
+    _register(folder)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def describe(folder: Path, *, method: dict[str, Any], base: Path, base_fingerprint: str, step: int) -> None:
+def _register(folder: Path) -> None:
+    """Make transformers know the class of the model in ``folder``, if it is one of this project."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no config.json: not a model folder") from None
+    architectures.register(str(config.get("model_type")))
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+def describe(
+    folder: Path,
+    *,
+    method: dict[str, Any],
+    base: Path,
+    base_fingerprint: str,
+    step: int,
+    layout: Layout | None = None,
+    quantization: str = "none",
+) -> None:
     """Write the description that :func:`load` reads back."""
     value = {
         "format": 1,
         "method": method,
         "base": {"path": str(base), "fingerprint": base_fingerprint},
         "step": step,
+        "layout": layout.to_json() if layout else None,
+        "quantization": quantization,
     }
     write_atomic(folder / DESCRIPTION, json.dumps(value, ensure_ascii=False, indent=1))
 

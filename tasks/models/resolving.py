@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
-import struct
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import ModelError
+from tasks.models import hub
 from tasks.models.config import ModelConfig
+from tasks.models.importing import tensors
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_LFS = b"version https://git-lfs"
-#: Files of a hub model that are fetched; never code, never a second copy of the weights in another format.
-HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+#: (name of a file with all weights, pattern of any), the preferred format first.
+_WEIGHTS = (("model.safetensors", "*.safetensors"), ("pytorch_model.bin", "pytorch_model*.bin"))
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "ice_text.model", "vocab.txt")
+#: What belongs to a model beside its weights; never code.
+_OTHERS = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
 def locate(config: ModelConfig, *, download: bool = True) -> Path | None:
@@ -32,8 +32,8 @@ def locate(config: ModelConfig, *, download: bool = True) -> Path | None:
         return path.resolve()
     if config.package:
         return _in_package(config)
-    if config.hub_id:
-        return _from_hub(config, download)
+    if config.hub_id or (config.modelscope_id and config.source == "modelscope"):
+        return hub.locate(config, download=download)
     raise ModelError(f"model={config.name}: set model.path to the folder that holds it (no package or hub_id is given)")
 
 
@@ -51,106 +51,86 @@ def _in_package(config: ModelConfig) -> Path:
     raise ModelError(f"model={config.name}: package {config.package} holds no config.json and no .gguf file")
 
 
-def _from_hub(config: ModelConfig, download: bool) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    options: dict[str, Any] = {"revision": config.revision, "allow_patterns": HUB_PATTERNS}
-    try:
-        return Path(snapshot_download(str(config.hub_id), local_files_only=True, **options))
-    except LocalEntryNotFoundError:
-        if config.offline:
-            raise ModelError(
-                f"model.hub_id={config.hub_id}: not downloaded before, and model.offline=true; "
-                "set model.path to a local folder"
-            ) from None
-    if not download:
-        return None
-    try:
-        return Path(snapshot_download(str(config.hub_id), **options))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ModelError(
-            f"model.hub_id={config.hub_id}: cannot be downloaded ({reason}); "
-            "set model.path to a local folder, or HF_ENDPOINT to a mirror"
-        ) from error
-
-
 def model_files(folder: Path) -> list[Path]:
     """The files that make the model: weights, configuration, tokenizer.
 
     Raises:
-        ModelError: one is missing, is a git-lfs pointer, or the model would need its own remote code.
+        ModelError: one is missing, is a git-lfs pointer, or is cut short.
     """
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise ModelError(f"{folder}: no config.json: not a model folder")
-    config = read_json(config_path)
-    weights = [f for f in sorted(folder.glob(_WEIGHTS[0])) if f.name != "adapter_model.safetensors"]
-    weights = weights or sorted(folder.glob(_WEIGHTS[1]))
-    if not weights:
-        raise ModelError(f"{folder}: no *.safetensors and no pytorch_model*.bin: the weights are missing")
-    if not any((folder / name).is_file() for name in _TOKENIZER):
-        raise ModelError(f"{folder}: no tokenizer file ({', '.join(_TOKENIZER)})")
+    read_json(folder / "config.json")
+    weights = weight_files(folder)
     for file in weights:
-        with file.open("rb") as stream:
-            if stream.read(len(_LFS)) == _LFS:
-                raise ModelError(f"{file}: a git-lfs pointer, not weights; run 'git lfs pull' in that folder")
-    _check_index(folder)
-    if "auto_map" in config and not _native(config):
-        raise ModelError(
-            f"{config_path}: model_type {config.get('model_type')!r} needs remote code, which is never run; "
-            "convert the model to its native transformers class first"
-        )
-    others = [f for pattern in HUB_PATTERNS[1:] for f in sorted(folder.glob(pattern)) if f.name != "artifact.json"]
+        tensors.check(file)
+    if not any((folder / name).is_file() for name in _TOKENIZER):
+        raise ModelError(f"{folder}: no tokenizer file; one of these must be there: {', '.join(_TOKENIZER)}")
+    others = [f for pattern in _OTHERS for f in sorted(folder.glob(pattern)) if f.name != "artifact.json"]
     return sorted({*weights, *others})
 
 
-def _check_index(folder: Path) -> None:
-    """Every shard that an index names must be there."""
-    for index in folder.glob("*.index.json"):
-        for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
-            if not (folder / shard).is_file():
-                raise ModelError(f"{folder / shard}: missing, although {index.name} lists it")
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load: one of safetensors, or its shards, or torch's, in this order.
+
+    Raises:
+        ModelError: there are none, or one that an index lists is missing.
+    """
+    for single, pattern in _WEIGHTS:
+        if (folder / single).is_file():
+            return [folder / single]
+        if (folder / f"{single}.index.json").is_file():
+            return _shards(folder / f"{single}.index.json")
+        if found := [f for f in sorted(folder.glob(pattern)) if not f.name.startswith("adapter_")]:
+            return found
+    raise ModelError(f"{folder}: no *.safetensors and no pytorch_model*.bin: the weights are missing")
 
 
-def _native(config: dict[str, Any]) -> bool:
-    from transformers import CONFIG_MAPPING
-
-    return config.get("model_type") in CONFIG_MAPPING
+def _shards(index: Path) -> list[Path]:
+    try:
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index}: not an index of weight files (no weight_map)") from error
+    for shard in shards:
+        if not (index.parent / shard).is_file():
+            raise ModelError(f"{index.parent / shard}: missing, although {index.name} lists it; download it again")
+    return [index.parent / shard for shard in shards]
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that belongs to a model.
+
+    Raises:
+        ModelError: it is not there, or is something else.
+    """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent}: no {path.name}: not a model folder") from None
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON ({error})") from error
 
 
 def shape_facts(folder: Path) -> dict[str, int]:
-    """Parameters, bytes and the shape that memory estimates need, from config.json and the weights' headers."""
+    """Parameters, bytes and the shape that memory estimates need, from config.json and the weights' headers.
+
+    Both the native names of a configuration's keys and those of the hub's older forms are known.
+    """
     config = read_json(folder / "config.json")
-    weights = [f for f in sorted(folder.glob("*.safetensors")) if f.name != "adapter_model.safetensors"]
-    size = sum(f.stat().st_size for f in weights or folder.glob("pytorch_model*.bin"))
+    weights = weight_files(folder)
+    size = sum(f.stat().st_size for f in weights)
+    safe = weights[0].suffix == ".safetensors"
+
+    def first(*keys: str) -> int:
+        return int(next((config[k] for k in keys if config.get(k)), 0))
+
+    hidden, heads = first("hidden_size", "n_embd", "dim_model"), first("num_attention_heads", "n_head", "num_heads")
     return {
-        # .bin files have no readable header: two bytes a parameter is the hub's habit
-        "parameters": sum(map(_parameters, weights)) if weights else size // 2,
+        # .bin files have no header that can be read at a glance: two bytes a parameter is the hub's habit
+        "parameters": sum(map(tensors.parameters, weights)) if safe else size // 2,
         "bytes": size,
-        "hidden_size": int(config.get("hidden_size") or config.get("n_embd") or 0),
-        "layers": int(config.get("num_hidden_layers") or config.get("n_layer") or 0),
-        "vocabulary": int(config.get("vocab_size", 0)),
-        "context_tokens": int(config.get("max_position_embeddings") or config.get("seq_length") or 2048),
+        "hidden_size": hidden,
+        "layers": first("num_hidden_layers", "num_layers", "n_layer"),
+        "vocabulary": first("vocab_size", "padded_vocab_size"),
+        "context_tokens": first("max_position_embeddings", "seq_length", "model_max_length", "max_sequence_length")
+        or 2048,
+        "key_value_heads": first("num_key_value_heads", "multi_query_group_num") or heads,
+        "head_size": first("head_dim", "kv_channels") or (hidden // heads if heads else 0),
     }
-
-
-def _parameters(file: Path) -> int:
-    with file.open("rb") as stream:
-        head = stream.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        if not 2 <= length <= 100_000_000 or length + 8 > file.stat().st_size:
-            raise ModelError(f"{file}: not a safetensors file, or cut short")
-        header = json.loads(stream.read(length))
-    tensors = [t for name, t in header.items() if name != "__metadata__"]
-    if tensors and 8 + length + max(t["data_offsets"][1] for t in tensors) != file.stat().st_size:
-        raise ModelError(f"{file}: its size is not the one that its header states: cut short or damaged")
-    return sum(math.prod(t["shape"]) for t in tensors)

@@ -2,41 +2,114 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks import schema
 from tasks.artifacts import BaseModelArtifact, Dataset, TokenizedDataset
-from tasks.errors import DataError
+from tasks.errors import DataError, ModelError
+from tasks.files import sha256_file, sync_files, sync_folder
 from tasks.launch import run_worker
-from tasks.models import families, resolving
+from tasks.models import families, hub, resolving
 from tasks.models.config import ModelConfig, TokenizationConfig
+from tasks.models.importing import forms
 from tasks.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def base_model(config: ModelConfig, *, store: Store) -> BaseModelArtifact:
-    """Resolve the base model; a native folder is used in place, a GGUF file is dequantised once."""
+    """Resolve the base model: a native folder is used in place, a hub form is converted and a GGUF file read, once."""
     place = resolving.locate(config)
     assert place is not None  # it was allowed to download
-    gguf = place.is_file()
-    files = [place] if gguf else resolving.model_files(place)
-    inputs = dict(zip([f.name for f in files], store.file_digests(files), strict=True))
+    form = forms.of(place, config)
+    files = [place] if form.kind == "gguf" else resolving.model_files(place)
+    digests = dict(zip([f.name for f in files], store.file_digests(files), strict=True))
+    _check_digests(place, digests)
+    own_folder = form.kind != "native"
 
     def work(folder: Path) -> Mapping[str, Any]:
-        weights = place
-        if gguf:
-            run_worker("tasks.models.dequantizing", folder, {"gguf": str(place)}, label="dequantize")
-            weights = folder / "model"
+        made: Mapping[str, Any] = {"family": form.family, "assumed": []}
+        if own_folder:
+            log.info("base_model: %s: %s", place.name, form)
+            job = {"source": str(place), "kind": form.kind, "family": form.family}
+            made = run_worker("tasks.models.importing.worker", folder, job, label="import")
+        weights = folder / "model" if own_folder else place
         facts = resolving.shape_facts(weights)
-        family = families.recognise(weights).__name__.rpartition(".")[2]
-        return {"weights": "" if gguf else str(place), "family": family, **facts}
+        own = {"weights": "" if own_folder else str(place), "family": made["family"], "form": form.kind}
+        return {**own, "assumed": made["assumed"], **facts}
 
     made = store.publish(
-        BaseModelArtifact, name=config.name, revision=1, config={"gguf": gguf}, inputs=inputs, work=work
+        BaseModelArtifact,
+        name=config.name,
+        revision=2,
+        config={"form": form.kind, "family": form.family},
+        inputs=digests,
+        work=work,
+        resumable=form.kind == "convert",
     )
     # the same files may lie elsewhere today: the record's folder is only where they were when it was written
-    return made.model_copy(update={"weights": made.path / "model" if gguf else place})
+    weights = made.path / "model" if own_folder else place
+    template = families.layout(weights, made.family, config.template).template
+    for line in [*made.assumed, *_assumed(made.family, weights)]:
+        log.info("base_model: %s", line)
+    run = {"template": template, "quantization": config.quantization, "device_map": config.device_map}
+    return made.model_copy(update={"weights": weights, **run})
+
+
+def _assumed(family: str, weights: Path) -> list[str]:
+    """What the family takes for granted of this model, for people."""
+    describes = getattr(families.named(family), "assumption", None)
+    return [describes(weights)] if describes else []
+
+
+def _check_digests(place: Path, digests: Mapping[str, str]) -> None:
+    """Compare with the hashes that the hub, or a list beside the files, states.
+
+    Raises:
+        ModelError: naming the file that differs.
+    """
+    for name, wanted in hub.expected_sha256(place if place.is_dir() else place.parent).items():
+        if name in digests and digests[name] != wanted.lower():
+            raise ModelError(
+                f"{place if place.is_dir() else place.parent}/{name}: sha256 {digests[name][:12]}…, "
+                f"but {wanted[:12].lower()}… is stated: damaged or another version; download it again"
+            )
+
+
+def export_base(base: BaseModelArtifact, out: Path) -> Path:
+    """Copy a native base model into a folder of the user's own; weights of the store are linked where that works.
+
+    Raises:
+        ModelError: ``out`` holds something else already.
+    """
+    out = out.expanduser().resolve()
+    files = resolving.model_files(base.weights)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if all((out / f.name).is_file() and sha256_file(out / f.name) == sha256_file(f) for f in files):
+            return out
+        raise ModelError(f"out={out}: holds something else already; name a folder that is not there yet")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in files:
+        target = partial / file.name
+        if base.form == "native" or file.suffix != ".safetensors":
+            shutil.copy2(file, target)
+            continue
+        try:
+            target.hardlink_to(file)
+        except OSError:  # another disk
+            shutil.copy2(file, target)
+    sync_files(partial)
+    if out.exists():
+        out.rmdir()
+    partial.replace(out)
+    sync_folder(out.parent)
+    return out
 
 
 def tokenize(
@@ -45,7 +118,12 @@ def tokenize(
     """Render and tokenise the training and validation splits once for this base model."""
 
     def work(folder: Path) -> Mapping[str, Any]:
-        job = {"dataset": str(dataset.path), "model": str(base.weights), **schema.identity(config)}
+        job = {
+            "dataset": str(dataset.path),
+            "model": str(base.weights),
+            "layout": base.layout,
+            **schema.identity(config),
+        }
         facts = run_worker("tasks.models.tokenizing", folder, job, label="tokenize")
         if facts["rows"]["train"] == 0:
             raise DataError(f"no training row is left after tokenising: {facts['dropped'] or 'the data set is empty'}")
@@ -54,8 +132,8 @@ def tokenize(
     return store.publish(
         TokenizedDataset,
         name=f"{dataset.source}-{base.family}",
-        revision=1,
-        config=schema.identity(config),
+        revision=2,
+        config={**schema.identity(config), "layout": base.layout},
         inputs={"dataset": dataset.fingerprint, "base_model": base.fingerprint},
         work=work,
     )

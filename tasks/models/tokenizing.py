@@ -2,78 +2,228 @@
 
 ``<split>.safetensors`` holds ``ids`` (int32, all rows end to end), ``learn`` (uint8, same length) and ``offsets``
 (int64, rows + 1). Needs tokenizers only, no torch.
+
+job.json: dataset, model (folders), layout (families.Layout as JSON; without it the model's files tell), and the fields
+of TokenizationConfig.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.conversation import Row, read_rows
+from tasks.conversation import Message, Row, read_rows
+from tasks.errors import DataError, ModelError
 from tasks.models import families
 from tasks.models.rendering import Rendered, Renderer
 from tasks.worker import Job, main
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "validation")
+#: Refused rows that are named in the log; all are counted.
+_WARNED = 3
 
 
 def run(job: Job) -> Mapping[str, Any]:
-    from tasks.models.loading import load_tokenizer
-
     values = job.values
-    model = Path(values["model"])
-    renderer = families.recognise(model).renderer(load_tokenizer(model))
+    tokenised = Tokeniser(values)
+    log.info("%s", tokenised.told)
     facts: dict[str, Any] = {"rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
     dropped: Counter[str] = Counter()
     for split in SPLITS:
         path = Path(values["dataset"]) / f"{split}.parquet"
-        rows = list(read_rows(path)) if path.is_file() else []
-        kept: list[Rendered] = []
-        for index, row in enumerate(rows):
-            rendered, problem = fit(renderer, row, values["max_prompt_tokens"], values["max_reply_tokens"])
+        kept = _Rows()
+        total = _count(path) if path.is_file() else 0
+        for index, (row, rendered, problem) in enumerate(tokenised.rows(path) if total else ()):
+            job.progress(index + 1, total)
             if problem and (values["overlong"] == "drop" or not any(rendered.learn)):
                 dropped[problem] += 1
                 continue
+            tokenised.check(row, rendered)
             facts["truncated"] += bool(problem)
-            kept.append(rendered)
-            job.progress(index + 1, len(rows))
-        _write(job.folder / f"{split}.safetensors", kept)
-        lengths = [len(r.ids) for r in kept]
-        facts["rows"][split] = len(kept)
-        facts["tokens"] |= {split: sum(lengths), f"{split}_learned": sum(sum(r.learn) for r in kept)}
-        facts["longest"] = max([facts["longest"], *lengths])
+            kept.add(rendered)
+        kept.write(job.folder / f"{split}.safetensors")
+        facts["rows"][split] = len(kept.offsets) - 1
+        facts["tokens"] |= {
+            split: len(kept.ids),
+            f"{split}_learned": sum(kept.learn),
+            f"{split}_replies_cut": kept.cut,  # their end token is not learned
+        }
+        facts["longest"] = max(facts["longest"], kept.longest)
     return {**facts, "dropped": dict(dropped)}
+
+
+class Tokeniser:
+    """Renders the rows of a data set for one model, and checks what came out.
+
+    Attributes:
+        told: one line on the layout that is used.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        from tasks.models.loading import load_tokenizer
+
+        model = Path(values["model"])
+        given = values.get("layout")
+        layout = families.Layout.from_json(given) if given else families.layout(model)
+        self.tokenizer = load_tokenizer(model)
+        self.renderer = layout.renderer(self.tokenizer)
+        self._limits = (int(values["max_prompt_tokens"]), int(values["max_reply_tokens"]))
+        self._official = _official(layout, values.get("labels", "assistant"))
+        self._vocabulary = vocabulary(model)
+        self._refused = 0
+        assumed = getattr(layout.module, "assumed", None) if layout.template is None else None
+        self.told = assumed(self.tokenizer) if assumed else f"layout: {layout.template or layout.family}"
+
+    def rows(self, path: Path) -> Iterator[tuple[Row, Rendered, str]]:
+        """Every row of a file with its tokens and what was wrong with it, if anything."""
+        for row in read_rows(path):
+            if self._official is not None:
+                row = replace(row, messages=tuple(self._official(row.messages)))
+            try:
+                yield row, *fit(self.renderer, row, *self._limits)
+            except DataError as error:
+                raise DataError(f"row {row.id}: {error}") from error
+            except ModelError as error:  # some templates take only some orders of roles
+                self._refused += 1
+                if self._refused <= _WARNED:
+                    log.warning("row %s is left out: %s", row.id, error)
+                yield row, Rendered([], []), "refused by the model's chat template"
+
+    def check(self, row: Row, rendered: Rendered) -> None:
+        """What must hold for every row that is trained on.
+
+        Raises:
+            ModelError: it does not; names the row.
+        """
+        top = max(rendered.ids)
+        if top >= self._vocabulary:
+            raise ModelError(
+                f"row {row.id}: token id {top}, but the model knows {self._vocabulary} (config.json, vocab_size); "
+                "the tokenizer is another model's"
+            )
+        problem = uncovered(self.renderer, row.messages, rendered)
+        if problem:
+            raise ModelError(f"row {row.id}: {problem}; the layout does not fit the tokenizer: try model.template")
 
 
 def fit(renderer: Renderer, row: Row, max_prompt: int, max_reply: int) -> tuple[Rendered, str]:
     """Render a row within its limits; the second value says what was too long, or is empty."""
     problem = ""
     messages = list(row.messages)
-    if len(renderer.prompt_ids(row.prompt)) > max_prompt:
+    rendered = renderer.dialogue(messages)
+    if len(rendered.ids) <= min(max_prompt, max_reply):
+        return rendered, "" if any(rendered.learn) else "no token to learn"
+    prompt = _prompt_tokens(renderer, messages, rendered)
+    if prompt > max_prompt:
         problem = "prompt over tokenization.max_prompt_tokens"
         messages = [*renderer.fit_prompt(row.prompt, max_prompt), row.messages[-1]]
-    rendered = renderer.dialogue(messages)
-    limit = len(renderer.prompt_ids(messages[:-1])) + max_reply
+        rendered = renderer.dialogue(messages)
+        prompt = _prompt_tokens(renderer, messages, rendered)
+        if prompt > max_prompt:
+            return Rendered([], []), "prompt cannot be cut to tokenization.max_prompt_tokens"
+    limit = prompt + max_reply
     if len(rendered.ids) > limit:
-        problem = problem or "reply over tokenization.max_reply_tokens"
-        rendered = replace(rendered, ids=rendered.ids[:limit], learn=rendered.learn[:limit])
+        lost = any(rendered.learn[limit:])  # a template may write more after the end token, which is never learned
+        problem = problem or ("reply over tokenization.max_reply_tokens" if lost else "")
+        rendered = Rendered(rendered.ids[:limit], rendered.learn[:limit], cut=lost)
     if not any(rendered.learn):
         problem = "no token to learn"
     return rendered, problem
 
 
-def _write(path: Path, rows: list[Rendered]) -> None:
-    from safetensors.numpy import save_file
+def _prompt_tokens(renderer: Renderer, messages: Sequence[Message], rendered: Rendered) -> int:
+    """How many tokens stand before the last reply: where the last run of learned tokens starts, as a rule."""
+    if messages[-1].learned and not (len(messages) > 1 and messages[-2].learned) and any(rendered.learn):
+        end = len(rendered.learn) - 1 - rendered.learn[::-1].index(True)
+        reversed_start = rendered.learn[end::-1]
+        return end + 1 - (reversed_start.index(False) if False in reversed_start else end + 1)
+    return len(renderer.prompt_ids(messages[:-1]))
 
-    offsets = np.cumsum([0, *(len(r.ids) for r in rows)], dtype=np.int64)
-    ids = np.fromiter((i for r in rows for i in r.ids), dtype=np.int32, count=int(offsets[-1]))
-    learn = np.fromiter((flag for r in rows for flag in r.learn), dtype=np.uint8, count=int(offsets[-1]))
-    save_file({"ids": ids, "learn": learn, "offsets": offsets}, path)
+
+def uncovered(renderer: Renderer, messages: Sequence[Message], rendered: Rendered) -> str:
+    """What is wrong with a row's targets: each learned reply must be there and end with a learned end token."""
+    ids, learn = rendered.ids, rendered.learn
+    learned = [i for i, flag in zip(ids, learn, strict=True) if flag]
+    if not learned:
+        return "no token is learned"
+    ends = sum(i in renderer.ends for i in learned)
+    last = learned[-1] in renderer.ends
+    if not last and not rendered.cut:
+        return "the token that ends its last reply is not learned"
+    # neighbours count as one: where roles must take turns they are joined
+    replies = sum(kind == ("assistant", True) for kind, _ in groupby(messages, lambda m: (m.role, m.learned)))
+    # turns that did not fit are gone: only of an untouched row is the number known
+    whole = not rendered.cut and renderer.learns_history
+    if whole and ends < replies and len(renderer.dialogue(messages).ids) == len(ids):
+        return f"{replies} replies are to be learned, {ends} end tokens are"
+    return ""
+
+
+def vocabulary(model: Path) -> int:
+    """How many token ids the model in a folder knows."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    if not isinstance(size, int):
+        raise ModelError(f"{model / 'config.json'}: no vocab_size")
+    return size
+
+
+def _official(layout: families.Layout, labels: str) -> Any:
+    """How messages are marked for ``labels=official``; None for the usual labels."""
+    if labels != "official":
+        return None
+    official = getattr(layout.module, "official", None)
+    if official is None or layout.template is not None:
+        used = f"model.template={layout.template}" if layout.template else f"this model's family is {layout.family}"
+        raise ModelError(
+            f"tokenization.labels=official: only for ChatGLM3's own layout, whose official code it follows; {used}; "
+            "use tokenization.labels=assistant"
+        )
+    return official
+
+
+def _count(path: Path) -> int:
+    from pyarrow import parquet
+
+    return int(parquet.read_metadata(path).num_rows)
+
+
+class _Rows:
+    """The tokens of a split, 5 bytes each while they are collected."""
+
+    def __init__(self) -> None:
+        self.ids, self.learn, self.offsets = array("i"), bytearray(), array("q", [0])
+        self.cut = self.longest = 0
+
+    def add(self, rendered: Rendered) -> None:
+        self.ids.extend(rendered.ids)
+        self.learn.extend(rendered.learn)
+        self.offsets.append(len(self.ids))
+        self.cut += rendered.cut
+        self.longest = max(self.longest, len(rendered.ids))
+
+    def write(self, path: Path) -> None:
+        from safetensors.numpy import save_file
+
+        save_file(
+            {
+                "ids": np.frombuffer(self.ids, np.int32) if self.ids else np.zeros(0, np.int32),
+                "learn": np.frombuffer(self.learn, np.uint8) if self.learn else np.zeros(0, np.uint8),
+                "offsets": np.frombuffer(self.offsets, np.int64),
+            },
+            path,
+        )
 
 
 if __name__ == "__main__":

@@ -33,12 +33,13 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Target:
-    """What to serve: a folder that tasks.models.loading loads, the base it needs, and on what."""
+    """What to serve: a folder that tasks.models.loading loads, the base it needs, on what, and spread or not."""
 
     model: Path
     base: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    device_map: str = "none"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def start(
         "base": str(target.base.resolve()) if target.base else None,
         "device": target.device,
         "dtype": target.dtype,
+        "device_map": target.device_map,
         "name": config.model_name,
         "host": config.host,
         "port": port,

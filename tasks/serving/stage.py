@@ -129,6 +129,7 @@ def serve(
     base: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    device_map: str = "none",
 ) -> None:
     """Run a server in the foreground until Ctrl-C or SIGTERM, its log on standard error.
 
@@ -139,7 +140,7 @@ def serve(
         signal.signal(signal.SIGTERM, _interrupt)
     port = config.listen_port(stays=True)
     listen(config.host, port).close()  # the server would say it too, but among the lines of its log
-    target = Target(model, base, device, dtype)
+    target = Target(model, base, device, dtype, device_map)
     with (
         suppress(KeyboardInterrupt),
         process.session(config, target, root, port=port, output=sys.stderr.fileno()) as server,

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.artifacts import Artifact, Checkpoints, Dataset, EvalReport, ServableModel
+from tasks.artifacts import Artifact, Checkpoints, Dataset, EvalReport, Preview, ServableModel
 from tasks.tracking import datasets
 from tasks.tracking.config import TrackingConfig
 
@@ -128,6 +128,8 @@ class MlflowTracker:
         if isinstance(artifact, Dataset):
             for run in (run_id, self._run_id):  # on the pipeline's run too: its list of runs then shows the data set
                 self._client.log_inputs(run, [datasets.as_input(artifact)])
+        if isinstance(artifact, Preview):  # small, and looked for in the run that was just made
+            self._client.log_artifact(run_id, str(artifact.path / "preview.html"))
         if artifact.reused:
             return
         if isinstance(artifact, Dataset):

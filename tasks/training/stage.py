@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks import devices, schema
 from tasks.artifacts import BaseModelArtifact, Checkpoints, TokenizedDataset
+from tasks.errors import ConfigError
 from tasks.launch import run_worker
 from tasks.methods._method import MethodConfig
 from tasks.store import Store
@@ -29,6 +30,13 @@ def train(
     on_metrics: Callable[[Path], None] | None = None,
 ) -> Checkpoints:
     """Train ``method`` on ``base``; ``on_metrics`` is called with the growing metrics.jsonl while it runs."""
+    if base.device_map != "none":
+        raise ConfigError(
+            f"model.device_map={base.device_map}: a model that is spread layer by layer over devices can answer, not "
+            "train: its loss and its gradients end on other devices than their inputs. Set model.device_map=none; for "
+            "a model too large for one GPU take model.quantization=nf4 with method=lora; ZeRO-3, which divides each "
+            "layer's weights over the GPUs, is the way to train all of a large model (not built in yet)"
+        )
     device = devices.resolve_device(hardware.device)
     precision = devices.resolve_precision(config.precision, device)
 
@@ -40,6 +48,8 @@ def train(
         job = {
             "model": str(base.weights),
             "base_fingerprint": base.fingerprint,
+            "layout": base.layout,
+            "quantization": base.quantization,
             "tokens": str(tokens.path),
             "method": method.model_dump(mode="json"),
             "training": config.model_dump(mode="json"),
@@ -60,7 +70,10 @@ def train(
         Checkpoints,
         name=f"{method.name}-{tokens.path.name.rsplit('-', 1)[0]}",
         revision=1,
-        config={"training": {**schema.identity(config), "precision": precision}, "method": schema.identity(method)},
+        config={
+            "training": {**schema.identity(config), "precision": precision, "quantization": base.quantization},
+            "method": schema.identity(method),
+        },
         inputs={"tokens": tokens.fingerprint, "base_model": base.fingerprint},
         execution={"device": device, "processes": hardware.processes, "versions": devices.versions()},
         work=work,
@@ -78,7 +91,8 @@ def _log_memory(
     precision: str,
 ) -> None:
     """The plan's estimate again, now that the longest row is known."""
-    shape = {name: int(getattr(base, name)) for name in ("parameters", "hidden_size", "layers", "vocabulary")}
+    names = ("parameters", "hidden_size", "layers", "vocabulary", "key_value_heads", "head_size")
+    shape = {name: int(getattr(base, name)) for name in names}
     rows = config.rows_at_once(hardware.processes)
     needed = memory.estimate(
         shape,
@@ -87,6 +101,7 @@ def _log_memory(
         tokens=tokens.longest,
         precision=precision,
         gradient_checkpointing=config.gradient_checkpointing,
+        quantization=base.quantization,
     ).total
     available = devices.memory_bytes(device)
     level = logging.WARNING if needed > available else logging.INFO

@@ -28,6 +28,7 @@ from transformers import get_scheduler
 from tasks import plugins
 from tasks.errors import ConfigError, StageError, Stopped
 from tasks.models import loading
+from tasks.models.families import Layout
 from tasks.training import checkpointing
 from tasks.training.batching import BatchPlan, TokenRows, micro_batches
 from tasks.training.config import TrainingConfig
@@ -78,7 +79,14 @@ class Run:
     def _build(self) -> None:
         values, device = self.job.values, "cpu" if self.job.values["device"] == "cpu" else "cuda"
         set_seed(self.config.seed)
-        model = loading.load_base(Path(values["model"]), "cpu", _WEIGHTS[values["precision"]])
+        quantization = values.get("quantization", "none")
+        # quantised weights are made where they stay
+        model = loading.load_base(
+            Path(values["model"]),
+            "cpu" if quantization == "none" else device,
+            _WEIGHTS[values["precision"]],
+            quantization=quantization,
+        )
         if self.done:
             folder = checkpointing.step_folder(self.job.folder, "checkpoints", self.done)
             model = self.method.load(model, folder, self.method_config, trainable=True)
@@ -108,7 +116,7 @@ class Run:
             num_warmup_steps=round(self.config.warmup_ratio * self.steps),
             num_training_steps=self.steps,
         )
-        self.model, self.optimizer = self.accelerator.prepare(model.to(device).train(), optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(loading.move(model, device).train(), optimizer)
         self.plain = self.accelerator.unwrap_model(self.model)
         self.names = {p: name for name, p in self.plain.named_parameters() if p.requires_grad}
         if self.done:
@@ -243,6 +251,8 @@ class Run:
                     base=Path(values["model"]),
                     base_fingerprint=values["base_fingerprint"],
                     step=step,
+                    layout=Layout.from_json(values["layout"]) if values.get("layout") else None,
+                    quantization=values.get("quantization", "none"),
                 )
 
             digest = checkpointing.commit(checkpointing.step_folder(root, "checkpoints", step), weights, {"step": step})

@@ -147,6 +147,7 @@ def test_sigterm_saves_the_state_and_exits_with_75(
     "method",
     [
         {"name": "ptuning_v2", "num_virtual_tokens": 4, "prefix_projection": True},
+        {"name": "ptuning", "num_virtual_tokens": 4},
         {"name": "freeze", "trainable_layers": 1},
         {"name": "full"},
     ],

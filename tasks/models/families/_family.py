@@ -67,8 +67,8 @@ class Convertible(Family, Protocol):
         ``folder`` is for what the configuration does not tell (the tokenizer's files); it is read as data only.
         """
 
-    def conversion(self, config: dict[str, Any]) -> Conversion:
-        """The conversion for this config.json.
+    def conversion(self, config: dict[str, Any], folder: Path | None = None) -> Conversion:
+        """The conversion for this config.json; ``folder`` is for what it does not tell, as above.
 
         Raises:
             ModelError: a setting that cannot be converted exactly, as ``key=value: ...``.

@@ -37,6 +37,7 @@ def load(job: Mapping[str, Any]) -> Engine:
         base=Path(job["base"]) if job.get("base") else None,
         device=job.get("device", "cpu"),
         dtype=job.get("dtype", "float32"),
+        device_map=job.get("device_map", "none"),
     )
     return TransformersEngine(
         loaded, queue_limit=job.get("queue_limit", 16), context_tokens=job.get("max_context_tokens")
@@ -192,6 +193,7 @@ class _Chooser:
         s = self._sampling
         if s.repetition_penalty != 1.0:
             seen = ids.unique()
+            seen = seen[seen < logits.shape[-1]]  # a trained prompt's virtual tokens have ids behind the vocabulary
             values = logits[seen]
             logits[seen] = torch.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
         if self._counts and (s.presence_penalty or s.frequency_penalty):
@@ -242,6 +244,6 @@ def _base(model: Any) -> Any:
 
 
 def _virtual_tokens(model: Any) -> int:
-    """Positions of the context that a PEFT prefix takes."""
-    config = getattr(model, "active_peft_config", None)
+    """Positions of the context that a trained prompt takes; a prefix within attention (ptuning_v2) takes none."""
+    config = getattr(model, "active_peft_config", model)  # of another program's adapter, else the model itself
     return int(getattr(config, "num_virtual_tokens", 0) or 0)

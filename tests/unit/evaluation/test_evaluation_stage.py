@@ -30,13 +30,17 @@ def run(
         path=tiny,
         fingerprint="b" * 64,
         weights=tiny / "base",
-        family="glm",
+        form="native",
+        family="chatglm3",
+        assumed=[],
         parameters=1,
         bytes=1,
         hidden_size=32,
         layers=2,
         vocabulary=300,
         context_tokens=context_tokens,
+        key_value_heads=1,
+        head_size=16,
     )
     checkpoints = Checkpoints(
         path=tiny,

@@ -140,7 +140,7 @@ def test_a_prefix_is_seen_by_every_row_of_a_padded_batch(tiny: Path, prompts: li
     config = ptuning_v2.Config(name="ptuning_v2", num_virtual_tokens=3)
     model = ptuning_v2.attach(load_base(tiny / "base", "cpu", "float32"), config).eval()
     torch.manual_seed(3)
-    for parameter in model.prompt_encoder.parameters():
+    for parameter in model.prefix_encoder.parameters():
         torch.nn.init.normal_(parameter, std=2.0)
     together = [reply.ids for reply in greedy(model, prompts)]
     assert max(len(ids) for ids in together) == NEW_TOKENS

@@ -58,6 +58,10 @@ def test_presence_and_frequency_penalties_do_not_count_the_prompt_and_repetition
     assert chosen(logits, Sampling(9, repetition_penalty=1.25), before=[], prompt=[0]) == 1
 
 
+def test_repetition_penalty_passes_over_the_virtual_tokens_of_a_trained_prompt() -> None:
+    assert chosen([3.0, 2.5], Sampling(9, repetition_penalty=1.25), before=[], prompt=[2, 3, 0]) == 1
+
+
 def test_a_repetition_penalty_lowers_negative_logits_too() -> None:
     assert chosen([-2.0, -2.2], Sampling(9, repetition_penalty=1.25), before=[], prompt=[0]) == 1
 

@@ -41,7 +41,17 @@ def test_what_saves_memory_lowers_the_estimate() -> None:
         # 28 layers, all linear layers, rank 8: q 65,536 k 34,816 v 34,816 o 65,536 gate_up 251,904 down 142,336
         ({"name": "lora", "r": 8}, 28 * 594_944, 0.2),
         ({"name": "freeze", "trainable_layers": 5}, 1_019_804_160, 0.05),
+        # 128 tokens, keys and values of 2 groups of 128 in 28 layers
+        ({"name": "ptuning_v2", "num_virtual_tokens": 128}, 128 * 28 * 2 * 256, 0.0),
+        # an embedding of 4096, then 4096 -> 512 -> 28 * 2 * 256, with biases
+        (
+            {"name": "ptuning_v2", "num_virtual_tokens": 128, "prefix_projection": True, "encoder_hidden_size": 512},
+            128 * 4096 + 4096 * 512 + 512 + 512 * 14_336 + 14_336,
+            0.0,
+        ),
+        ({"name": "ptuning", "num_virtual_tokens": 20}, 20 * 4096 + 3 * (4096 * 4096 + 4096), 0.0),
     ],
 )
 def test_trainable_parameters_are_about_right(method: dict[str, object], exact: int, tolerance: float) -> None:
-    assert memory.trainable_parameters(CHATGLM3, method) == pytest.approx(exact, rel=tolerance)
+    shape = {**CHATGLM3, "num_key_value_heads": 2, "head_dim": 128}
+    assert memory.trainable_parameters(shape, method) == pytest.approx(exact, rel=tolerance)

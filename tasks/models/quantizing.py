@@ -1,0 +1,49 @@
+"""Base weights in 8 or 4 bits through bitsandbytes. Torch side; imported by workers.
+
+Source: int8, Dettmers et al. 2022 (https://arxiv.org/abs/2208.07339); nf4 with doubly quantised constants, Dettmers et
+al. 2023 (https://arxiv.org/abs/2305.14314).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tasks.errors import ResourceError
+
+
+def bitsandbytes_config(quantization: str, dtype: str) -> Any:
+    """How transformers quantises a model's linear layers while it loads them; the output layer stays as it is.
+
+    Args:
+        quantization: "int8" or "nf4".
+        dtype: type in which 4-bit layers compute.
+
+    Raises:
+        ResourceError: bitsandbytes is not installed, or does not work on this machine.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    try:
+        import bitsandbytes  # noqa: F401
+    except ModuleNotFoundError:
+        raise ResourceError(
+            f"model.quantization={quantization}: bitsandbytes is not installed; "
+            "pip install -e '.[quantization]', or use model.quantization=none"
+        ) from None
+    except Exception as error:  # a build for another CUDA version fails in its own ways
+        raise ResourceError(
+            f"model.quantization={quantization}: bitsandbytes does not work here ({error}); "
+            "install a version for this machine, or use model.quantization=none"
+        ) from error
+    # one line for every layer and call, about a cast that is meant
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
