@@ -1,4 +1,4 @@
-"""Saving and loading a subset of a model's own parameters, for methods that train them in place."""
+"""Saving and loading a subset of a model's parameters: its own, for methods that train them in place, or added ones."""
 
 from __future__ import annotations
 
@@ -37,6 +37,24 @@ def load_trainable(model: Any, folder: Path, *, exact: bool) -> None:
             if name not in own or own[name].shape != tensor.shape:
                 raise ModelError(f"{folder / FILE}: tensor {name} {tuple(tensor.shape)} does not fit the base model")
             own[name].data = tensor.to(own[name].device, None if exact else own[name].dtype)
+
+
+def read(folder: Path, module: str) -> dict[str, Any]:
+    """The saved tensors of one module, by their names within it.
+
+    Raises:
+        ModelError: others were saved: by another method, or by a version of this project that saved them differently.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / FILE)
+    strange = [name for name in tensors if not name.startswith(f"{module}.")]
+    if strange or not tensors:
+        raise ModelError(
+            f"{folder / FILE}: {strange[0] if strange else 'no tensor'}: only tensors of {module} are expected; "
+            "it was written by another method or an older version: train it again"
+        )
+    return {name.removeprefix(f"{module}."): tensor for name, tensor in tensors.items()}
 
 
 def merge(model: Any) -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.errors import ConfigError, ModelError
+from tasks.errors import ConfigError
+from tasks.methods import _layers
 from tasks.methods._method import MethodConfig
 from tasks.methods._tensors import load_trainable, merge, save
 from tasks.schema import Field
@@ -24,24 +25,15 @@ class Config(MethodConfig):
 
 
 def attach(model: Any, config: Config) -> Any:
-    layers = layer_list(model)
+    _layers.refuse(model, "freeze")
+    _layers.refuse_quantized(model, "freeze")
+    _, layers = _layers.layer_list(model)
     if config.trainable_layers > len(layers):
         raise ConfigError(f"method.trainable_layers={config.trainable_layers}: the model has {len(layers)} layers")
     model.requires_grad_(False)
     for layer in layers[-config.trainable_layers :]:
         layer.requires_grad_(True)
     return model
-
-
-def layer_list(model: Any) -> Any:
-    """The model's list of transformer layers: the one module list as long as its configuration says."""
-    from torch.nn import ModuleList
-
-    depth = model.config.num_hidden_layers
-    lists = [m for m in model.modules() if isinstance(m, ModuleList) and len(m) == depth]
-    if not lists:
-        raise ModelError(f"{type(model).__name__}: no list of {depth} layers found; method freeze cannot be used on it")
-    return lists[0]
 
 
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:

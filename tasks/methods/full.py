@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks.methods import _layers
 from tasks.methods._method import MethodConfig
 from tasks.methods._tensors import load_trainable, merge, save
 from tasks.schema import Field
@@ -19,6 +20,8 @@ class Config(MethodConfig):
 
 
 def attach(model: Any, config: Config) -> Any:
+    _layers.refuse(model, "full")
+    _layers.refuse_quantized(model, "full")
     model.requires_grad_(True)
     return model
 

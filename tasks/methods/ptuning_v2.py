@@ -1,7 +1,8 @@
-"""P-Tuning v2: trained key and value vectors in front of every layer's attention, by PEFT's prefix tuning.
+"""P-Tuning v2: trained key and value vectors in front of every layer's attention.
 
-Source: Liu et al. 2022, https://arxiv.org/abs/2110.07602. The prefix cannot be merged into weights: the model is served
-as base + prefix. PEFT's prefix cannot be combined with gradient checkpointing; the configuration refuses it.
+Source: Liu et al. 2022, https://arxiv.org/abs/2110.07602; the encoder is the one of the official ChatGLM code (there
+``pre_seq_len`` and ``prefix_projection``), so that its checkpoints mean the same here: see ``_prefix``. The prefix
+cannot be merged into weights: the model is served as base + prefix.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.errors import ModelError
-from tasks.methods import _tensors
+from tasks.methods import _layers, _tensors
 from tasks.methods._method import MethodConfig
 from tasks.schema import Field
 
 MERGES = False
+save = _tensors.save
 
 
 class Config(MethodConfig):
@@ -29,33 +31,33 @@ class Config(MethodConfig):
 
 
 def attach(model: Any, config: Config) -> Any:
-    from peft import PrefixTuningConfig, get_peft_model
+    from tasks.methods import _prefix
 
-    return get_peft_model(
-        model,
-        PrefixTuningConfig(
-            task_type="CAUSAL_LM",
-            num_virtual_tokens=config.num_virtual_tokens,
-            prefix_projection=config.prefix_projection,
-            encoder_hidden_size=config.encoder_hidden_size or model.config.hidden_size,
-        ),
+    _layers.refuse(model, "ptuning_v2")
+    shape, width = _prefix.layers_shape(model), model.config.get_text_config().hidden_size
+    model.requires_grad_(False)
+    encoder = _prefix.PrefixEncoder(
+        shape,
+        config.num_virtual_tokens,
+        width=width,
+        projection=(config.encoder_hidden_size or width) if config.prefix_projection else 0,
     )
-
-
-def save(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder, safe_serialization=True)
-    # PEFT saves the prefix as the projection makes it, from which training could not go on
-    _tensors.save(model, folder)
+    return _prefix.inject(model, encoder)
 
 
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
-    from peft import PeftModel
+    from tasks.methods import _prefix
 
+    _layers.refuse(model, "ptuning_v2")
+    tensors = _tensors.read(folder, _prefix.NAME)
+    try:
+        encoder = _prefix.PrefixEncoder.of(tensors, _prefix.layers_shape(model))
+    except ModelError as error:
+        raise ModelError(f"{folder / _tensors.FILE}: {error}") from None
+    model.requires_grad_(False)
     if not trainable:
-        return PeftModel.from_pretrained(model, folder)
-    model = attach(model, config)
-    _tensors.load_trainable(model, folder, exact=True)
-    return model
+        encoder = encoder.flattened(model.get_input_embeddings().weight.dtype)
+    return _prefix.inject(model, encoder)
 
 
 def merge(model: Any) -> Any:
