@@ -1,0 +1,1 @@
+"""Historical procedures: adapters and encrypted checkpoints of the reference programs made into what loads natively."""
