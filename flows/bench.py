@@ -4,6 +4,7 @@ python -m flows.bench data                          # rows/s and peak memory of 
 python -m flows.bench data 'rows=[10000,100000,1000000]' repeats=1
 python -m flows.bench redaction                     # recall and precision by kind, on the labelled sets
 python -m flows.bench redaction path=FILE           # what it finds in a file that holds no personal data
+python -m flows.bench models                        # conversion beside a copy, rendering beside apply_chat_template
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tasks.data.parts import resolve
 from tasks.data.personal_data import quality
 from tasks.data.sources.auto import Config as AutoConfig
 from tasks.errors import UserError
+from tasks.models import benchmark as models
 from tasks.schema import How, Section
 
 log = logging.getLogger("flows.bench")
@@ -49,6 +51,14 @@ class RedactionBench(Output):
     path: Path | None = How(None, doc="A data file without personal data: counts false hits; null: the labelled sets.")
 
 
+class ModelsBench(Output):
+    """Size and repetitions."""
+
+    layers: int = How(4, ge=1, le=28, doc="Layers of the checkpoint of ChatGLM3-6B's shape; 28 are 12.5 GB.")
+    repeats: int = How(3, ge=1, doc="Runs of each step; the median is shown.")
+    steps: list[Literal[tuple(models.STEPS)]] = How(list(models.STEPS), doc="What to measure.")  # type: ignore[valid-type]
+
+
 def data(config: DataBench) -> dict[str, Any]:
     results = []
     for rows in config.rows:
@@ -73,6 +83,10 @@ def redaction(config: RedactionBench) -> dict[str, Any]:
     return {"results": {"texts": len(texts), "hits_per_1000": hits}}
 
 
+def models_bench(config: ModelsBench) -> dict[str, Any]:
+    return {"results": models.measure(config.layers, config.repeats, config.steps)}
+
+
 def _redaction_shown(result: dict[str, Any]) -> str:
     found = result["results"]
     if "texts" in found:
@@ -85,6 +99,7 @@ def _redaction_shown(result: dict[str, Any]) -> str:
 SUBJECTS: dict[str, tuple[Any, type[Section], Any]] = {
     "data": (data, DataBench, lambda result: benchmark.table(result["results"])),
     "redaction": (redaction, RedactionBench, _redaction_shown),
+    "models": (models_bench, ModelsBench, lambda result: models.table(result["results"])),
 }
 
 

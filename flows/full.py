@@ -108,6 +108,7 @@ class Pipeline:
             register=self.execution.register,
             device=self._device,
             dtype=devices.dtype(c.training.precision, self._device),
+            device_map=c.model.device_map,
         )
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks import devices
+from tasks import devices, plugins
 from tasks.config import PipelineConfig
 from tasks.data.stage import inputs as data_files
 from tasks.errors import ConfigError, ResourceError
-from tasks.models import families, resolving
+from tasks.methods import ptuning
+from tasks.models import families, resolving, templates
 from tasks.models.config import ModelConfig
-from tasks.models.importing import forms
+from tasks.models.importing import forms, gguf_file
 from tasks.serving.stage import check_port
 from tasks.training import memory
 
@@ -64,8 +65,7 @@ def _shape(place: Path | None, model: ModelConfig) -> dict[str, int]:
     if place is not None and place.is_dir():
         resolving.model_files(place)
         return resolving.shape_facts(place)
-    # of a GGUF file: about four bits a weight
-    parameters = (place.stat().st_size * 2 if place is not None else model.parameters) or 0
+    parameters = (gguf_file.parameters(place) if place is not None else model.parameters) or 0
     layers = round((parameters / (12 * 128**2)) ** (1 / 3))
     return {
         "parameters": parameters,
@@ -92,7 +92,8 @@ def _check_context(config: PipelineConfig, context_tokens: int) -> None:
     Raises:
         ConfigError: with the arithmetic.
     """
-    prefix = getattr(config.method, "num_virtual_tokens", 0)
+    # P-Tuning's virtual tokens stand in the text; P-Tuning v2's prefix has no place in it
+    prefix = config.method.num_virtual_tokens if isinstance(config.method, ptuning.Config) else 0
     prompt, reply = config.tokenization.max_prompt_tokens, config.evaluation.max_new_tokens
     total = prefix + prompt + max(reply, config.tokenization.max_reply_tokens)
     if context_tokens and total > context_tokens:
@@ -103,12 +104,20 @@ def _check_context(config: PipelineConfig, context_tokens: int) -> None:
         )
 
 
-def _check_method(config: PipelineConfig, family: str | None) -> None:
-    """Refuse a method that the model's family cannot be trained with.
+def _check_family(config: PipelineConfig, family: str | None) -> None:
+    """Refuse a method, a layout or labels that the model's family does not have.
 
     Raises:
-        ConfigError: with the family's reason.
+        ConfigError: with the reason, or with what there is.
     """
+    template = config.model.template
+    if template is not None and template not in templates.NAMED:
+        raise ConfigError(f"model.template={template!r}: unknown; {plugins.nearest(template, sorted(templates.NAMED))}")
+    if config.tokenization.labels == "official" and family and not hasattr(families.named(family), "official"):
+        raise ConfigError(
+            f"tokenization.labels=official: only for ChatGLM3, whose official code it follows; this model's family is "
+            f"{family}; use tokenization.labels=assistant"
+        )
     reason = families.named(family).REFUSED.get(config.method.name) if family else None
     if reason:
         raise ConfigError(f"method={config.method.name}: not on a model of family {family}: {reason}")
@@ -126,9 +135,9 @@ def make_plan(config: PipelineConfig) -> Plan:
     data = data_files(config.data)
     place = resolving.locate(config.model, download=False)
     form = forms.of(place, config.model) if place is not None else None
-    _check_method(config, form.family if form else config.model.family)
+    _check_family(config, form.family if form else config.model.family)
     shape = _shape(place, config.model)
-    _check_context(config, shape["context_tokens"])
+    _check_context(config, config.model.context_tokens or shape["context_tokens"])
     check_port(config.serving, root=config.paths.root)
     facts = devices.facts(config.paths.root.resolve())
     trainable = memory.trainable_parameters(shape, config.method.model_dump())

@@ -37,7 +37,7 @@ class ServeConfig(Section):
     @property
     def base(self) -> Path | None:
         """Where the base model lies, if the user says so."""
-        return self.model.path.resolve() if self.model.path else None
+        return self.model.path.expanduser().resolve() if self.model.path else None
 
     def target(self) -> Target | None:
         """The folder to load, None for the release in service.
@@ -48,11 +48,13 @@ class ServeConfig(Section):
         if self.path is None:
             return None
         for key, folder in (("path", self.path), ("model.path", self.model.path)):
-            if folder is not None and not folder.is_dir():
+            if folder is not None and not folder.expanduser().is_dir():
                 raise ModelError(f"{key}={folder}: no such folder")
         base = self.base
         device = devices.resolve_device(self.hardware.device)
-        return Target(self.path.resolve(), base, device, devices.dtype("auto", device), self.model.device_map)
+        return Target(
+            self.path.expanduser().resolve(), base, device, devices.dtype("auto", device), self.model.device_map
+        )
 
 
 def run(config: ServeConfig) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         base=config.base or target.base,
         device=target.device,
         dtype=target.dtype,
-        device_map=config.model.device_map,
+        device_map=target.device_map if config.model.device_map == "none" else config.model.device_map,
     )
     return {}
 

@@ -33,7 +33,8 @@ def sync_files(folder: Path) -> None:
     """Make the content of every file below ``folder`` durable."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with file.open("rb+") as stream:
+            # a copy of a read-only file is read-only; only Windows asks for the right to write
+            with file.open("rb+" if os.name == "nt" else "rb") as stream:
                 os.fsync(stream.fileno())
 
 

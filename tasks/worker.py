@@ -87,6 +87,17 @@ def main(run: Callable[[Job], Mapping[str, Any]]) -> None:
         os._exit(code)
 
 
+def peak_resident_bytes() -> int:
+    """Most memory that this process held so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
 def _module() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec else "tasks.<domain>.worker"

@@ -25,8 +25,10 @@ from tasks.models.spelling import Piece, Span
 _MARK = "\u2063{}\u2063"  # an invisible separator around the part's name: no template contains it
 _MARKS = re.compile("\u2063(\\d+[tr])\u2063")  # the message's number; t: its thoughts, r: all else of its text
 #: A reply that begins with thoughts. Templates look for these tags, so they must see them.
-_THOUGHTS = re.compile(r"(\s*<think>\s*)(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
-_OPEN_THOUGHTS = re.compile(r"<think>\s*\Z")
+#: White space after them is the text's: it is still there where a template drops the thoughts.
+_THOUGHTS = re.compile(r"(<think>\s*)(.*?)(\s*</think>)(.*)", re.DOTALL)
+#: The opening tag and the spaces that a template writes in front of a reply.
+_OPEN_THOUGHTS = re.compile(r" *<think>\s*\Z")
 _PATTERNS = 2000
 
 
@@ -91,7 +93,7 @@ class ChatTemplate:
         return segments[-3], segments[-1]
 
     def layout(self, tokenizer: Any, messages: Sequence[Message], generate: bool) -> Iterator[Piece]:
-        messages = [replace(m, content=templates.full_text(m), metadata="") for m in messages]
+        messages = [replace(m, content=_text(m), metadata="") for m in messages]
         whole = [*messages, Message("assistant", "")] if generate else messages
         return self._speller.pieces(self._spans(whole, generate))
 
@@ -144,10 +146,10 @@ class ChatTemplate:
             rendered = self._render([m.content for m in turns], turns)
         except Exception:  # the same roles were fine: it dislikes a text, which is then written as it is
             return texts
-        return _aligned(rendered, skeleton.segments, texts) or texts
+        return _aligned(rendered, skeleton.segments, texts)
 
     def _skeleton(self, messages: Sequence[Message]) -> _Skeleton:
-        key = tuple((m.role, *_tags(m)) for m in messages)
+        key = tuple((m.role, m.learned, *_tags(m)) for m in messages)  # all that a form looks at
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= _PATTERNS:
@@ -192,6 +194,12 @@ def _number(name: str | None) -> int | None:
     return None if name is None else int(name[:-1])
 
 
+def _text(message: Message) -> str:
+    """A message's text; white space before a reply's thoughts goes: it would join the header's."""
+    text = templates.full_text(message)
+    return text.lstrip() if message.role == "assistant" and _THOUGHTS.fullmatch(text.lstrip()) else text
+
+
 def _tags(message: Message) -> tuple[str, ...]:
     """The tags around a reply's thoughts as they stand in it, with their white space; nothing for other messages."""
     found = _THOUGHTS.fullmatch(message.content) if message.role == "assistant" else None
@@ -216,11 +224,14 @@ def _in_order(names: Sequence[str], turns: Sequence[Message]) -> bool:
     )
 
 
-def _aligned(rendered: str, segments: Sequence[str], texts: dict[str, str]) -> dict[str, str] | None:
-    """The parts' texts as they stand in what the template wrote; None where that cannot be told."""
+def _aligned(rendered: str, segments: Sequence[str], texts: dict[str, str]) -> dict[str, str]:
+    """The parts' texts as they stand in what the template wrote; from where that cannot be told, as they are.
+
+    What comes later does not count, so that a prompt has the same texts with its reply and without it.
+    """
     found = dict(texts)
     if not rendered.startswith(segments[0]):
-        return None
+        return found
     position = len(segments[0])
     for name, words in zip(segments[1::2], segments[2::2], strict=True):
         text = texts[name]
@@ -230,8 +241,8 @@ def _aligned(rendered: str, segments: Sequence[str], texts: dict[str, str]) -> d
                 position += len(form) + len(words)
                 break
         else:
-            return None
-    return found if position == len(rendered) else None
+            break
+    return found
 
 
 def _as_is(messages: Sequence[Message]) -> list[Message]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tasks.errors import ModelError, ResourceError
 from tasks.files import write_atomic
 from tasks.models import architectures, families
 from tasks.models.families import Layout
-from tasks.models.quantizing import bitsandbytes_config
+from tasks.models.quantizing import bitsandbytes_config, keep_packing
 from tasks.models.rendering import Renderer
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,10 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("hardware.device=cuda: torch sees no GPU; use hardware.device=cpu or install a CUDA build")
+    if (folder / "adapter_config.json").is_file():  # transformers would apply it, unseen or a second time
+        raise ModelError(
+            f"{folder}: holds an adapter beside the model; move its adapter_* files to a folder of their own"
+        )
     _register(folder)
     options: dict[str, Any] = {}
     if quantization != "none":
@@ -112,15 +117,28 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
     model, found = AutoModelForCausalLM.from_pretrained(
         folder, dtype=_dtype(dtype), local_files_only=True, output_loading_info=True, **options
     )
-    # without this a tensor that is not in the files would silently be drawn at random
+    require_complete(model, found, folder)
+    if quantization != "none":
+        keep_packing(model)
+    return model if options else model.to(device)
+
+
+def require_complete(model: Any, found: Mapping[str, Any], source: Path) -> None:
+    """Refuse a model of which a tensor was not in its files: transformers draws it at random.
+
+    Args:
+        found: what ``from_pretrained`` says of its loading.
+
+    Raises:
+        ModelError: naming the tensor.
+    """
     for key in ("missing_keys", "mismatched_keys"):
         lacking = sorted(map(str, found.get(key) or ()))
         if lacking:
             raise ModelError(
-                f"{folder}: {type(model).__name__} needs {lacking[0]} ({len(lacking)} such tensors), which its weight "
+                f"{source}: {type(model).__name__} needs {lacking[0]} ({len(lacking)} such tensors), which its weight "
                 "files do not hold in that shape: a shard is missing, or config.json belongs to another model"
             )
-    return model if options else model.to(device)
 
 
 def move(model: Any, device: str) -> Any:

@@ -41,7 +41,7 @@ def preview(
     return store.publish(
         Preview,
         name=f"{dataset.source}-{base.family}",
-        revision=1,
+        revision=2,
         config={**schema.identity(config), "layout": base.layout, "count": rows},
         inputs={"dataset": dataset.fingerprint, "base_model": base.fingerprint},
         work=work,

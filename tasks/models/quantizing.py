@@ -47,3 +47,15 @@ def bitsandbytes_config(quantization: str, dtype: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
+
+
+def keep_packing(model: Any) -> None:
+    """Keep 4-bit weights as they were packed.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 packs them anew at the first pass without gradients, for a kernel that
+    has none: training after a validation would go on without the layer's gradient. That packing also rounds the
+    weights' constants to bf16, and fails on layers narrower than a block.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False

@@ -7,6 +7,7 @@ message never becomes a control token, whatever it contains (tasks.models.spelli
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,13 +113,18 @@ class Renderer:
         The beginning and the end of a message are kept because task instructions stand there. Where even empty
         messages are too long, as with a limit of a few tokens, the prompt stays over its limit.
         """
-        kept = list(messages)
+        oldest = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        starts = [oldest, *(i for i in range(oldest + 1, len(messages)) if messages[i].role == "user")]
+
+        def since(start: int) -> list[Message]:
+            return [*messages[:oldest], *messages[start:]]
+
+        # by halves: a chat of hundreds of turns would else be rendered hundreds of times
+        first = bisect_left(
+            starts, True, hi=len(starts) - 1, key=lambda i: len(self.prompt_ids(since(i))) <= max_tokens
+        )
+        kept = since(starts[first])
         while (excess := (size := len(self.prompt_ids(kept))) - max_tokens) > 0:
-            oldest = next((i for i, m in enumerate(kept) if m.role != "system"), len(kept))
-            later_user = next((i for i in range(oldest + 1, len(kept)) if kept[i].role == "user"), None)
-            if later_user is not None:
-                del kept[oldest:later_user]
-                continue
             longest = max(range(len(kept)), key=lambda i: len(kept[i].content), default=None)
             if longest is None or not kept[longest].content:
                 break

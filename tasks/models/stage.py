@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks import schema
 from tasks.artifacts import BaseModelArtifact, Dataset, TokenizedDataset
-from tasks.errors import DataError, ModelError
+from tasks.errors import DataError, ModelError, ResourceError
 from tasks.files import sha256_file, sync_files, sync_folder
 from tasks.launch import run_worker
 from tasks.models import families, hub, resolving
@@ -54,16 +55,11 @@ def base_model(config: ModelConfig, *, store: Store) -> BaseModelArtifact:
     # the same files may lie elsewhere today: the record's folder is only where they were when it was written
     weights = made.path / "model" if own_folder else place
     template = families.layout(weights, made.family, config.template).template
-    for line in [*made.assumed, *_assumed(made.family, weights)]:
+    for line in made.assumed:
         log.info("base_model: %s", line)
     run = {"template": template, "quantization": config.quantization, "device_map": config.device_map}
-    return made.model_copy(update={"weights": weights, **run})
-
-
-def _assumed(family: str, weights: Path) -> list[str]:
-    """What the family takes for granted of this model, for people."""
-    describes = getattr(families.named(family), "assumption", None)
-    return [describes(weights)] if describes else []
+    context = config.context_tokens or made.context_tokens
+    return made.model_copy(update={"weights": weights, "context_tokens": context, **run})
 
 
 def _check_digests(place: Path, digests: Mapping[str, str]) -> None:
@@ -92,24 +88,32 @@ def export_base(base: BaseModelArtifact, out: Path) -> Path:
         if all((out / f.name).is_file() and sha256_file(out / f.name) == sha256_file(f) for f in files):
             return out
         raise ModelError(f"out={out}: holds something else already; name a folder that is not there yet")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file in files:
-        target = partial / file.name
-        if base.form == "native" or file.suffix != ".safetensors":
-            shutil.copy2(file, target)
-            continue
-        try:
-            target.hardlink_to(file)
-        except OSError:  # another disk
-            shutil.copy2(file, target)
-    sync_files(partial)
-    if out.exists():
-        out.rmdir()
-    partial.replace(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own: another process may copy to the same place, and DIR.partial may be somebody's folder
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True) as scratch:
+        copy = Path(scratch) / out.name
+        copy.mkdir()
+        for file in files:
+            _copy(file, copy / file.name, link=base.form != "native" and file.suffix == ".safetensors")
+        sync_files(copy)
+        if out.exists():
+            out.rmdir()
+        copy.replace(out)
     sync_folder(out.parent)
     return out
+
+
+def _copy(file: Path, target: Path, *, link: bool) -> None:
+    if link:
+        try:
+            target.hardlink_to(file)
+            return
+        except OSError:  # another disk
+            pass
+    try:
+        shutil.copy2(file, target)
+    except OSError as error:
+        raise ResourceError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def tokenize(
@@ -125,6 +129,7 @@ def tokenize(
             **schema.identity(config),
         }
         facts = run_worker("tasks.models.tokenizing", folder, job, label="tokenize")
+        log.info("tokenize: %s", facts.pop("layout"))  # what is taken for granted of an unknown model, for one
         if facts["rows"]["train"] == 0:
             raise DataError(f"no training row is left after tokenising: {facts['dropped'] or 'the data set is empty'}")
         return facts

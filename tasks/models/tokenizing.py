@@ -37,8 +37,7 @@ _WARNED = 3
 def run(job: Job) -> Mapping[str, Any]:
     values = job.values
     tokenised = Tokeniser(values)
-    log.info("%s", tokenised.told)
-    facts: dict[str, Any] = {"rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
+    facts: dict[str, Any] = {"layout": tokenised.told, "rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
     dropped: Counter[str] = Counter()
     for split in SPLITS:
         path = Path(values["dataset"]) / f"{split}.parquet"

@@ -44,7 +44,7 @@ class Release(Artifact):
 
     Attributes:
         model, base: what tasks.models.loading loads; base is None for whole models.
-        device, dtype: on what it was proved.
+        device, dtype, device_map: on what it was proved.
         name, alias, version: in the registry; version is None while it is not registered.
         url, server: where it runs; None when no server was kept.
         time: seconds since 1970.
@@ -57,6 +57,7 @@ class Release(Artifact):
     base: Path | None
     device: str
     dtype: str
+    device_map: str = "none"
     engine: str
     name: str
     alias: str
@@ -70,7 +71,7 @@ class Release(Artifact):
 
     @property
     def target(self) -> Target:
-        return Target(self.model, self.base, self.device, self.dtype)
+        return Target(self.model, self.base, self.device, self.dtype, self.device_map)
 
     @property
     def running(self) -> Server | None:

@@ -47,6 +47,7 @@ def deploy(
     evaluation: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    device_map: str = "none",
 ) -> Release:
     """Put ``model`` in service, or find that it is.
 
@@ -69,7 +70,7 @@ def deploy(
             return current.model_copy(update={"reused": True, "seconds": 0.0})
         log.info("deploy: starts")
         Store(root).load(ServableModel, model.path, hashes=True)
-        target = Target(*_folders(model), device, dtype)
+        target = Target(*_folders(model), device, dtype, device_map)
         asked = question
         if config.smoke_prompt:
             asked, expected = [Message("user", config.smoke_prompt)], None
@@ -84,6 +85,7 @@ def deploy(
                 base=target.base,
                 device=device,
                 dtype=dtype,
+                device_map=device_map,
                 engine=config.engine,
                 name=config.model_name,
                 alias=config.alias,

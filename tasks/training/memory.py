@@ -65,7 +65,7 @@ def trainable_parameters(shape: Mapping[str, int], method: Mapping[str, Any]) ->
         return int(method["r"]) * hidden * layers * 20
     if name == "ptuning_v2":
         tokens, width = int(method["num_virtual_tokens"]), method.get("encoder_hidden_size") or hidden
-        heads_size = shape.get("num_key_value_heads", 0) * shape.get("head_dim", 0) or hidden
+        heads_size = shape.get("key_value_heads", 0) * shape.get("head_size", 0) or hidden
         vectors = layers * 2 * heads_size
         if not method.get("prefix_projection"):
             return tokens * vectors

@@ -29,18 +29,23 @@ def train(
     store: Store,
     on_metrics: Callable[[Path], None] | None = None,
 ) -> Checkpoints:
-    """Train ``method`` on ``base``; ``on_metrics`` is called with the growing metrics.jsonl while it runs."""
-    if base.device_map != "none":
-        raise ConfigError(
-            f"model.device_map={base.device_map}: a model that is spread layer by layer over devices can answer, not "
-            "train: its loss and its gradients end on other devices than their inputs. Set model.device_map=none; for "
-            "a model too large for one GPU take model.quantization=nf4 with method=lora; ZeRO-3, which divides each "
-            "layer's weights over the GPUs, is the way to train all of a large model (not built in yet)"
-        )
+    """Train ``method`` on ``base``; ``on_metrics`` is called with the growing metrics.jsonl while it runs.
+
+    Raises:
+        ConfigError: the model would be spread over devices; checkpoints that are there already are given all the same.
+    """
     device = devices.resolve_device(hardware.device)
     precision = devices.resolve_precision(config.precision, device)
 
     def work(folder: Path) -> Mapping[str, Any]:
+        if base.device_map != "none":
+            raise ConfigError(
+                f"model.device_map={base.device_map}: a model that is spread layer by layer over devices can answer, "
+                "not train: its loss and its gradients end on other devices than their inputs. Set "
+                "model.device_map=none; for a model too large for one GPU take model.quantization=nf4 with "
+                "method=lora; ZeRO-3, which divides each layer's weights over the GPUs, is the way to train all of a "
+                "large model (not built in yet)"
+            )
         done = checkpointing.finished(folder)
         if done is not None:  # an attempt that was ended between its last step and the publishing
             return done
@@ -69,7 +74,7 @@ def train(
     return store.publish(
         Checkpoints,
         name=f"{method.name}-{tokens.path.name.rsplit('-', 1)[0]}",
-        revision=1,
+        revision=2,
         config={
             "training": {**schema.identity(config), "precision": precision, "quantization": base.quantization},
             "method": schema.identity(method),

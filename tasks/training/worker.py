@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +31,7 @@ from tasks.models.families import Layout
 from tasks.training import checkpointing
 from tasks.training.batching import BatchPlan, TokenRows, micro_batches
 from tasks.training.config import TrainingConfig
-from tasks.worker import Job, main
+from tasks.worker import Job, main, peak_resident_bytes
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,11 @@ class Run:
         else:
             model = self.method.attach(model, self.method_config)
         if self.config.gradient_checkpointing:
+            if not getattr(model, "supports_gradient_checkpointing", True):
+                raise ConfigError(
+                    f"training.gradient_checkpointing=True: {type(model).__name__} cannot compute activations anew; "
+                    "set it to false and lower training.micro_batch_size instead"
+                )
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             if hasattr(model, "enable_input_require_grads"):
                 model.enable_input_require_grads()
@@ -330,13 +334,7 @@ def _peak_memory() -> int:
     """Most memory that this process used so far: of the GPU where there is one, else resident."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident_bytes()
 
 
 if __name__ == "__main__":

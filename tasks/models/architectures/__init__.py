@@ -1,4 +1,4 @@
-"""Models that transformers has no class for: small PreTrainedModels of our own, registered with the Auto classes.
+"""Models that transformers has no class for, or none that can be trained: registered with the Auto classes.
 
 One module each; torch and transformers are imported by the modules, not here.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 
 #: model_type -> module that defines ``CONFIG`` and ``MODEL`` (a PretrainedConfig and a causal language model).
-MODEL_TYPES = {"weitiao_chatglm": "chatglm", "weitiao_baichuan": "baichuan"}
+MODEL_TYPES = {"weitiao_chatglm": "chatglm", "weitiao_baichuan": "baichuan", "cpmant": "cpmant"}
 
 
 def register(model_type: str) -> None:

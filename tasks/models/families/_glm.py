@@ -1,5 +1,7 @@
 """ChatGLM2, ChatGLM3 and GLM-4 in the hub's first form -> ``GlmForCausalLM``, exactly; and which of the three it is.
 
+Also the turns of a dialogue, which ChatGLM3 and GLM-4 write alike.
+
 Source: the key map and its check against the original code are described in tests/unit/models/test_conversions.py;
 sizes and defaults are those of THUDM's configuration_chatglm.py.
 
@@ -9,13 +11,17 @@ Shapes: o output features of a linear layer, H heads, G key-value groups, e head
 from __future__ import annotations
 
 import json
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.conversation import Message
 from tasks.errors import ModelError
 from tasks.models.families._family import Conversion, Tensors
 from tasks.models.families._mapping import Rule, refuse_quantized, refuse_unless, renaming, require, rows
+from tasks.models.rendering import Piece, encode_text
 
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 ROPE_BASE = 10_000.0
 #: Vocabulary of GLM-4, padded; ChatGLM2 and 3 have 65024.
 GLM4_VOCABULARY = 151552
@@ -33,6 +39,21 @@ _NEEDED = {
     # dropout that the native class does not have; every published model has none
     "hidden_dropout": (0.0, 0.0),
 }
+
+
+def turns(tokenizer: Any, start: Sequence[str], messages: Sequence[Message]) -> Generator[Piece, None, bool]:
+    """``start``, then per message its role token, metadata line and text; returns whether the next token is learned.
+
+    The token after a learned reply is: it is how the model stops.
+    """
+    token = tokenizer.convert_tokens_to_ids
+    yield [token(t) for t in start], False
+    after_reply = False
+    for message in messages:
+        yield [token(f"<|{message.role}|>")], after_reply
+        yield encode_text(tokenizer, message.metadata + "\n") + encode_text(tokenizer, message.content), message.learned
+        after_reply = message.learned
+    return after_reply
 
 
 def is_hub_form(config: dict[str, Any]) -> bool:
@@ -79,14 +100,28 @@ def _name_in(tokenizer_config: str) -> str:
     return str(value.get("name_or_path", "")) if isinstance(value, dict) else ""
 
 
+def _rope(ratio: float, interpolated: bool) -> dict[str, Any]:
+    """Positions of the long-context models; the ratio is 16 in ChatGLM2-32k, 50 in ChatGLM3-32k, 500 in GLM-4."""
+    if interpolated and ratio != 1:
+        return {"rope_type": "linear", "factor": float(ratio), "rope_theta": ROPE_BASE}
+    return {"rope_type": "default", "rope_theta": ROPE_BASE * ratio}
+
+
 def conversion(
-    config: dict[str, Any], *, full: str, eos: int | list[int], pad: int, assumed: tuple[str, ...] = ()
+    config: dict[str, Any],
+    *,
+    full: str,
+    eos: int | list[int],
+    pad: int,
+    interpolated: bool = False,
+    assumed: tuple[str, ...] = (),
 ) -> Conversion:
     """The conversion to ``GlmForCausalLM``.
 
     Args:
         full: name of the model with whole weights, for the error about quantised ones.
         eos: end tokens of generation. pad: padding token where the configuration names none.
+        interpolated: ``rope_ratio`` divides the positions, as in ChatGLM2's code; else it multiplies the base.
 
     Raises:
         ModelError: a setting that cannot be converted exactly.
@@ -115,12 +150,7 @@ def conversion(
         "attention_dropout": config.get("attention_dropout", 0.0),
         "rms_norm_eps": require(config, "layernorm_epsilon"),
         "max_position_embeddings": require(config, "seq_length"),
-        "rope_parameters": {
-            "rope_type": "default",
-            # the long-context models stretch the base: 50 in -32k, 500 in GLM-4
-            "rope_theta": ROPE_BASE * (config.get("rope_ratio") or 1),
-            "partial_rotary_factor": 0.5,
-        },
+        "rope_parameters": {**_rope(config.get("rope_ratio") or 1, interpolated), "partial_rotary_factor": 0.5},
         "tie_word_embeddings": False,
         "pad_token_id": pad if config.get("pad_token_id") is None else config["pad_token_id"],
         "eos_token_id": eos,

@@ -4,7 +4,8 @@ Earlier replies stand inside that text and no token ends them, so only the last 
 code; ``model.template=chatglm2`` ends and learns every reply.
 
 Source: build_prompt of THUDM/chatglm2-6b (tokenization_chatglm.py) and its official P-Tuning code: the rounds are one
-text, the reply to learn is tokenised on its own and ends with ``</s>``.
+text, the reply to learn is tokenised on its own and ends with ``</s>``. Of THUDM/chatglm2-6b-32k, modeling_chatglm.py:
+its positions are interpolated.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def converts(config: dict[str, Any], folder: Path) -> bool:
 
 
 def conversion(config: dict[str, Any], folder: Path | None = None) -> Conversion:
-    return _glm.conversion(config, full="THUDM/chatglm2-6b", eos=_EOS, pad=0)
+    return _glm.conversion(config, full="THUDM/chatglm2-6b", eos=_EOS, pad=0, interpolated=True)
 
 
 def write_tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:

@@ -19,11 +19,10 @@ from tasks.conversation import Message
 from tasks.models import templates
 from tasks.models.families import _glm
 from tasks.models.families._family import Conversion
-from tasks.models.rendering import Piece, Renderer, encode_text, stop_ids
+from tasks.models.rendering import Piece, Renderer, stop_ids
 
 _START = ("[gMASK]", "sop")
 _STOP = ("</s>", "<|user|>", "<|observation|>")
-_ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj")
 LAYERS = "model.layers"
@@ -41,7 +40,7 @@ def renderer(tokenizer: Any, template: str | None = None) -> Renderer:
 def _own(tokenizer: Any) -> Renderer:
     token = tokenizer.convert_tokens_to_ids
     stops = sorted({*stop_ids(tokenizer), *map(token, _STOP)})
-    return Renderer(tokenizer, layout, stops, ends=map(token, {"</s>", *_ROLE_TOKENS}))
+    return Renderer(tokenizer, layout, stops, ends=map(token, {"</s>", *_glm.ROLE_TOKENS}))
 
 
 def official(messages: Sequence[Message]) -> list[Message]:
@@ -51,12 +50,7 @@ def official(messages: Sequence[Message]) -> list[Message]:
 
 def layout(tokenizer: Any, messages: Sequence[Message], generate: bool) -> Iterator[Piece]:
     token = tokenizer.convert_tokens_to_ids
-    yield [token(t) for t in _START], False
-    after_reply = False  # the token after a learned reply is learned: it is how the model stops
-    for message in messages:
-        yield [token(f"<|{message.role}|>")], after_reply
-        yield encode_text(tokenizer, message.metadata + "\n") + encode_text(tokenizer, message.content), message.learned
-        after_reply = message.learned
+    after_reply = yield from _glm.turns(tokenizer, _START, messages)
     if generate:
         yield [token("<|assistant|>")], False
     else:

@@ -1,8 +1,4 @@
-"""CPM-Ant, a base model: ``plain``.
-
-transformers' class knows padding by the id 0 and takes it to be on the left, has no gradient checkpointing, and lets
-every token of one forward pass see all others, those that follow it too.
-"""
+"""CPM-Ant, a base model: ``plain``. Its class is made causal in tasks.models.architectures.cpmant."""
 
 from __future__ import annotations
 

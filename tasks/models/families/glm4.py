@@ -17,11 +17,10 @@ from tasks.conversation import Message
 from tasks.models import templates
 from tasks.models.families import _glm
 from tasks.models.families._family import Conversion
-from tasks.models.rendering import Piece, Renderer, encode_text, stop_ids
+from tasks.models.rendering import Piece, Renderer, stop_ids
 
 _START = ("[gMASK]", "<sop>")
 _STOP = ("<|endoftext|>", "<|user|>", "<|observation|>")
-_ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 #: Their published ids; the first is the padding token's too.
 _STOP_IDS = [151329, 151336, 151338]
 
@@ -31,7 +30,7 @@ REFUSED: dict[str, str] = {}
 
 
 def recognises(config: dict[str, Any], special_tokens: Collection[str]) -> bool:
-    return config.get("model_type") in ("glm", "glm4") and {*_START, *_STOP, *_ROLE_TOKENS} <= set(special_tokens)
+    return config.get("model_type") in ("glm", "glm4") and {*_START, *_STOP, *_glm.ROLE_TOKENS} <= set(special_tokens)
 
 
 def renderer(tokenizer: Any, template: str | None = None) -> Renderer:
@@ -39,18 +38,13 @@ def renderer(tokenizer: Any, template: str | None = None) -> Renderer:
 
 
 def _own(tokenizer: Any) -> Renderer:
-    ends = map(tokenizer.convert_tokens_to_ids, {*_STOP, *_ROLE_TOKENS})
+    ends = map(tokenizer.convert_tokens_to_ids, {*_STOP, *_glm.ROLE_TOKENS})
     return Renderer(tokenizer, layout, stop_ids(tokenizer, _STOP), ends=ends)
 
 
 def layout(tokenizer: Any, messages: Sequence[Message], generate: bool) -> Iterator[Piece]:
     token = tokenizer.convert_tokens_to_ids
-    yield [token(t) for t in _START], False
-    after_reply = False  # the token after a learned reply is learned: it is how the model stops
-    for message in messages:
-        yield [token(f"<|{message.role}|>")], after_reply
-        yield encode_text(tokenizer, message.metadata + "\n") + encode_text(tokenizer, message.content), message.learned
-        after_reply = message.learned
+    after_reply = yield from _glm.turns(tokenizer, _START, messages)
     if generate:
         yield [token("<|assistant|>")], False
     elif after_reply:

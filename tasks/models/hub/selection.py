@@ -59,7 +59,9 @@ def select(names: Collection[str], read_index: Callable[[str], Collection[str]])
             weights = _shards(top, kind)
         if weights:
             break
-    texts = [n for n in top if any(fnmatch(n, p) for p in _TEXTS) and (not n.endswith(_INDEX) or n == index)]
+    # an adapter's configuration beside a model would make transformers apply the adapter
+    texts = [n for n in top if any(fnmatch(n, p) for p in _TEXTS) and not n.startswith("adapter_")]
+    texts = [n for n in texts if not n.endswith(_INDEX) or n == index]
     return Selection(texts, weights)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import ModelError
+from tasks.errors import ModelError, Stopped
 from tasks.files import write_atomic
 from tasks.models import architectures
 from tasks.models.families._family import Conversion
@@ -93,11 +93,18 @@ def _compare(made: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], fol
         raise ModelError(f"{folder}: {type(model).__name__} has no {unknown[0]} ({len(unknown)} such tensors)")
 
 
-def write(shards: list[Shard], conversion: Conversion, target: Path, progress: Callable[[int, int], None]) -> int:
+def write(
+    shards: list[Shard],
+    conversion: Conversion,
+    target: Path,
+    progress: Callable[[int, int], None],
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
     """Write the shards that ``target`` lacks, and their index.
 
     Args:
         progress: called with the tensors done and all of them.
+        stopping: asked between tensors; true raises Stopped.
 
     Returns:
         how many shards an earlier attempt had written.
@@ -108,7 +115,7 @@ def write(shards: list[Shard], conversion: Conversion, target: Path, progress: C
         if _whole(target / shard.target, shard.slots):
             kept += 1
         else:
-            tensors.write(target / shard.target, shard.slots, _converted(shard, conversion))
+            tensors.write(target / shard.target, shard.slots, _converted(shard, conversion, stopping))
         done += len(shard.slots)
         progress(done, total)
     if len(shards) > 1:
@@ -116,13 +123,13 @@ def write(shards: list[Shard], conversion: Conversion, target: Path, progress: C
     return kept
 
 
-def _converted(shard: Shard, conversion: Conversion) -> Iterator[tuple[str, Any]]:
-    import torch
-
+def _converted(shard: Shard, conversion: Conversion, stopping: Callable[[], bool]) -> Iterator[tuple[str, Any]]:
     with tensors.opened(shard.source) as read:
         for name in shard.names:
+            if stopping():
+                raise Stopped("import: stopped by a signal; run the same command again, whole shards are kept")
             for native, tensor in conversion.tensors(name, read(name)):
-                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                if not tensors.is_finite(tensor):
                     raise ModelError(f"{shard.source}: {name} holds numbers that are not finite: damaged weights")
                 yield native, tensor
 

@@ -13,6 +13,7 @@ from tasks import plugins
 from tasks.errors import ModelError
 from tasks.models import architectures, families, resolving
 from tasks.models.config import ModelConfig
+from tasks.models.importing import gguf_file
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ def of(place: Path, config: ModelConfig) -> Form:
     """The form of the model in ``place``.
 
     Raises:
-        ModelError: no family converts it and transformers has no class for it, or a setting cannot be converted.
+        ModelError: no family converts it and transformers has no class for it, a setting cannot be converted, or it is
+            no base model at all.
     """
     if config.family is not None and config.family not in families.names():
         raise ModelError(f"model.family={config.family!r}: unknown; {plugins.nearest(config.family, families.names())}")
     if place.is_file():
+        gguf_file.check(place)
         return Form("gguf", config.family, "")
+    resolving.refuse_adapter(place)
     value = resolving.read_json(place / "config.json")
+    resolving.other_files(place)  # a git-lfs pointer for a tokenizer says so, before a family reads it
     architecture = (value.get("architectures") or [value.get("model_type")])[0]
     family = families.convertible(value, place)
     if family is None and (native := families.recognise(place)) and (native != families.GENERIC or is_native(value)):

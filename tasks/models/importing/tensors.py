@@ -43,6 +43,8 @@ _LFS = b"version https://git-lfs"
 #: A header larger than this is not a header: the largest known models have less than 20 MB.
 _LARGEST_HEADER = 100_000_000
 _METADATA = "__metadata__"
+#: Numbers that are looked at together: 2 or 4 MB.
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,33 @@ class Slot:
     dtype: str
 
 
+def refuse_pointer(file: Path) -> None:
+    """Refuse what a clone without git-lfs leaves in a large file's place.
+
+    Raises:
+        ModelError: naming the file and what to do.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS)) != _LFS:
+            return
+    raise ModelError(
+        f"{file}: a git-lfs pointer of {file.stat().st_size} bytes, not the file; "
+        "run 'git lfs pull' in that folder, or download the file itself"
+    )
+
+
 def check(file: Path) -> None:
     """Refuse a weight file that is a git-lfs pointer, cut short or something else; reads its head and its end only.
 
     Raises:
         ModelError: naming the file and what to do.
     """
+    refuse_pointer(file)
     with file.open("rb") as stream:
-        head = stream.read(len(_LFS))
-    if head == _LFS:
-        raise ModelError(
-            f"{file}: a git-lfs pointer of {file.stat().st_size} bytes, not weights; "
-            "run 'git lfs pull' in that folder, or download the file itself"
-        )
+        head = stream.read(1)
     if file.suffix == ".safetensors":
         read_header(file)
-    elif not zipfile.is_zipfile(file) and head[:1] != b"\x80":  # before 2020 torch wrote a bare pickle
+    elif not zipfile.is_zipfile(file) and head != b"\x80":  # before 2020 torch wrote a bare pickle
         raise ModelError(f"{file}: not a torch weight file, or cut short; download it again")
 
 
@@ -122,22 +135,42 @@ def opened(file: Path) -> Iterator[Callable[[str], Any]]:
         header = read_header(file)
         with file.open("rb") as stream:
             start = 8 + struct.unpack("<Q", stream.read(8))[0]
-            yield lambda name: _read(stream, start, header[name])
+            yield lambda name: _read(file, stream, start, header[name])
     else:
         yield _load_bin(file, "cpu").__getitem__
 
 
-def _read(stream: Any, start: int, place: Mapping[str, Any]) -> Any:
+def _read(file: Path, stream: Any, start: int, place: Mapping[str, Any]) -> Any:
     """One tensor by a plain read: a mapped file's pages would stay in memory, up to the size of the shard."""
     import torch
 
     dtype, (begin, end) = getattr(torch, TYPES[place["dtype"]]), place["data_offsets"]
-    if begin == end:
-        return torch.empty(place["shape"], dtype=dtype)
-    buffer = bytearray(end - begin)
-    stream.seek(start + begin)
-    stream.readinto(buffer)
-    return torch.frombuffer(buffer, dtype=dtype).reshape(place["shape"])
+    buffer = torch.empty(end - begin, dtype=torch.uint8)
+    try:
+        stream.seek(start + begin)
+        count = stream.readinto(memoryview(buffer.numpy())) if end > begin else 0
+    except OSError as error:
+        raise ResourceError(f"{file}: cannot be read ({error.strerror or error})") from error
+    if count != end - begin:  # else the rest would be whatever was in memory
+        raise ModelError(f"{file}: became shorter while it was read; import it again when it is whole")
+    return buffer.view(dtype).reshape(place["shape"])
+
+
+def is_finite(tensor: Any) -> bool:
+    """Whether a tensor holds neither infinities nor NaN.
+
+    16- and 32-bit numbers are looked at as integers, a piece that fits the cache at a time: their exponent bits tell.
+    torch.isfinite took 28 times as long for float16 on a CPU (0.46 against 12.8 GB/s).
+    """
+    import torch
+
+    exponent = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}.get(tensor.dtype)
+    if exponent is None:
+        return not tensor.is_floating_point() or tensor.element_size() == 1 or bool(torch.isfinite(tensor).all())
+    whole = torch.int32 if tensor.dtype == torch.float32 else torch.int16
+    values = tensor.contiguous().view(whole).numpy().reshape(-1)
+    pieces = (values[i : i + _PIECE] for i in range(0, len(values), _PIECE))
+    return all(int((piece & exponent).max()) != exponent for piece in pieces)
 
 
 def _load_bin(file: Path, device: str) -> Mapping[str, Any]:
@@ -164,7 +197,7 @@ def write(path: Path, wanted: Sequence[Slot], tensors: Iterable[tuple[str, Any]]
 
     Raises:
         ModelError: ``tensors`` gives something else than ``wanted``.
-        ResourceError: the disk is full; what was written is removed.
+        ResourceError: the disk is full.
     """
     temporary = path.with_name(path.name + ".writing")
     try:
@@ -180,10 +213,11 @@ def write(path: Path, wanted: Sequence[Slot], tensors: Iterable[tuple[str, Any]]
                 raise ModelError(f"{path.name}: {count} of {len(wanted)} tensors were made")
             file.flush()
             os.fsync(file.fileno())
+        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); free some disk space") from error
-    temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # a part of a shard is worth nothing, and may be gigabytes
 
 
 def _header(wanted: Sequence[Slot]) -> bytes:

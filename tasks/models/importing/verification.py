@@ -39,7 +39,8 @@ def verify(folder: Path, layout: Layout) -> None:
     outside = [i for i in (*prompt, *renderer.stop_ids) if i is None or not 0 <= i < vocabulary]
     if outside:
         raise ModelError(f"{folder}: family {layout.family} uses token {outside[0]}, which the model does not have")
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    # not below the folder: what a killed process leaves there would become a part of the model
+    with tempfile.TemporaryDirectory(prefix="weitiao-") as scratch:
         model = loading.load_base(_small(folder, Path(scratch)), "cpu", _dtype(folder))
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([prompt])).logits  # [1, s, v]
@@ -48,9 +49,13 @@ def verify(folder: Path, layout: Layout) -> None:
 
 
 def _dtype(folder: Path) -> str:
-    """The type of the weights in memory: their own, so that no second copy is made."""
+    """The type of the weights in memory: their own, so that no second copy is made.
+
+    float16 gives way to bfloat16, which is as wide and has the range that models trained in it need.
+    """
     config = resolving.read_json(folder / "config.json")
-    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    own = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return "bfloat16" if own == "float16" else own
 
 
 def _small(folder: Path, scratch: Path) -> Path:

@@ -42,8 +42,6 @@ PAIRS = [(family, method) for family in FAMILIES for method in METHODS]
 OPTIONAL = {"falcon": {"ptuning", "ptuning_v2"}, "cpmant": {"ptuning", "ptuning_v2"}}
 #: transformers' class cannot compute activations anew.
 NO_CHECKPOINTING = {"cpmant"}
-#: transformers' class takes padding to be on the left whatever the mask says.
-LEFT_PADDING_ONLY = {"cpmant"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def gradients(model: Any, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 def check_training(model: Any, family: str) -> bool:
     """Two steps; checkpointing changes no gradient, frozen tensors no value. Returns whether it was possible."""
-    rows = batch(family, padded=family not in LEFT_PADDING_ONLY)
+    rows = batch(family, padded=True)
     plain = gradients(model, rows)
     assert plain and any(float(g.abs().max()) > 0 for g in plain.values())
     possible = family not in NO_CHECKPOINTING

@@ -288,6 +288,20 @@ def test_what_the_files_do_not_tell_is_told_to_people(tmp_path: Path) -> None:
     assert chatglm3.conversion(CHATGLM3, write(tmp_path, tokenization_chatglm__py=ROLE_CODE)).assumed == ()
 
 
+def test_the_long_context_of_chatglm2_divides_positions() -> None:
+    """As chatglm2-6b-32k's own code: position 160 of ratio 16 is position 10; ChatGLM3's stretches the base instead."""
+    from transformers import GlmConfig
+    from transformers.models.glm.modeling_glm import GlmRotaryEmbedding
+
+    def angles(ratio: float, position: int) -> Any:
+        native = chatglm2.conversion({**CHATGLM3, "rope_ratio": ratio}).config
+        rotary = GlmRotaryEmbedding(GlmConfig(**native))
+        return rotary(torch.zeros(1, 1, 8), torch.tensor([[position]]))
+
+    for long, short in zip(angles(16, 160), angles(1, 10), strict=True):
+        assert torch.equal(long, short)
+
+
 def test_chatglm2_has_the_weights_of_chatglm3_and_one_end_token() -> None:
     second, third = chatglm2.conversion(CHATGLM3).config, chatglm3.conversion(CHATGLM3).config
     assert second == {**third, "eos_token_id": 2}

@@ -213,6 +213,11 @@ def test_bin_weights_come_where_there_are_no_safetensors(hub: Hub) -> None:
     assert names(fetched()) == (WANTED - {"model.safetensors"}) | {"pytorch_model.bin"}
 
 
+def test_an_adapter_beside_the_weights_stays_where_it_is(hub: Hub) -> None:
+    hub.repositories[NAME] |= {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a"}
+    assert names(fetched()) == WANTED
+
+
 @pytest.mark.parametrize(
     ("files", "hint"),
     [

@@ -111,6 +111,22 @@ def test_long_prompt_loses_its_middle_and_oldest_turns_first() -> None:
     assert [m.content for m in kept_turns] == ["s", "new"]
 
 
+def test_a_chat_of_hundreds_of_turns_is_cut_in_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = chatglm3.renderer(StubTokenizer())
+    turns = [Message(role, f"{n}") for n in range(500) for role in ("user", "assistant")]  # type: ignore[arg-type]
+    rendered: list[int] = []
+    layout = renderer._layout
+
+    def counted(tokenizer: Any, messages: Any, generate: bool) -> Any:
+        rendered.append(len(messages))
+        return layout(tokenizer, messages, generate)
+
+    monkeypatch.setattr(renderer, "_layout", counted)
+    kept = renderer.fit_prompt([*turns, Message("user", "?")], 60)
+    assert [m.content for m in kept] == ["497", "497", "498", "498", "499", "499", "?"]
+    assert len(rendered) <= 12
+
+
 def test_row_is_cut_alike_for_training_and_evaluation() -> None:
     renderer = chatglm3.renderer(StubTokenizer())
     row = Row("1", (Message("user", "问" * 60), Message("assistant", "答" * 30)), "t", "generation")

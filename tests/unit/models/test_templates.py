@@ -196,6 +196,8 @@ def test_ids_are_those_of_the_tokenizers_own_chat_template(name: str, kind: str)
         ("mistral", "two turns", " two</s> four</s>"),
         ("gemma", "system", "d<end_of_turn>"),
         ("deepseek", "two turns", "two</s>four</s>"),
+        ("mistral", "thoughts", f" {THOUGHT}four</s>"),
+        ("deepseek", "thoughts", "\n\nfour</s>"),
         ("generic", "two turns", " two</s> four</s>"),
         ("bloom", "two turns", "two</s>four</s>"),
         ("gpt_neox", "one turn", "您好！ I am.<|endoftext|>"),
@@ -215,6 +217,20 @@ def test_a_prompt_is_the_beginning_of_the_training_row(name: str) -> None:
         whole, prompt = renderer.dialogue(messages), renderer.prompt_ids(messages[:-1])
         assert whole.ids[: len(prompt)] == prompt
         assert whole.learn[len(prompt)] and not whole.learn[len(prompt) - 1]
+
+
+def test_a_prompt_is_the_beginning_whatever_a_template_makes_of_the_reply() -> None:
+    """Thoughts alone are trimmed at their end, which must not change how the question is written."""
+    _, renderer = of_family("llama")
+    messages = [Message("user", " one\n"), Message("assistant", THOUGHT)]
+    prompt = renderer.prompt_ids(messages[:-1])
+    assert renderer.dialogue(messages).ids[: len(prompt)] == prompt
+
+
+def test_white_space_before_thoughts_does_not_join_the_header() -> None:
+    tokenizer, renderer = of_family("gemma")
+    messages = [Message("user", "one"), Message("assistant", f"\n {THOUGHT}two")]
+    assert learned_text(tokenizer, renderer, messages) == f"{THOUGHT}two<end_of_turn>"
 
 
 @pytest.mark.parametrize("typed", TYPED)
@@ -280,6 +296,14 @@ def test_a_template_that_takes_no_such_dialogue_says_so() -> None:
     _, renderer = of_family("mistral")
     with pytest.raises(ModelError, match="roles must alternate.*model.template"):
         renderer.dialogue([Message("assistant", "first"), Message("user", "second")])
+
+
+def test_neighbours_of_which_one_is_learned_are_not_taken_for_such_as_are_joined() -> None:
+    _, renderer = of_family("mistral")
+    reply = Message("assistant", "c")
+    renderer.dialogue([Message("user", "a"), Message("user", "b"), reply])
+    with pytest.raises(ModelError, match="roles must alternate"):
+        renderer.dialogue([Message("user", "a", learn=True), Message("user", "b"), reply])
 
 
 def test_spaces_that_a_template_writes_around_replies_are_no_part_of_them() -> None:

@@ -80,6 +80,24 @@ def test_a_disk_that_cannot_take_the_file_is_named(tmp_path: Path) -> None:
         tensors.write(tmp_path / "nowhere" / "model.safetensors", slots(values), values.items())
 
 
+def test_a_failed_write_removes_its_part_and_says_whose_fault_it_was(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    source, path = tmp_path / "source.safetensors", tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(10_000), "b": torch.ones(10_000)}, source)
+    found = tensors.slots(source)
+
+    def copied() -> Any:
+        with tensors.opened(source) as read:
+            source.write_bytes(source.read_bytes()[:-40])  # another program writes it while it is read
+            yield from ((slot.name, read(slot.name)) for slot in found)
+
+    with pytest.raises(ModelError, match=r"source\.safetensors: became shorter while it was read"):
+        tensors.write(path, found, copied())
+    assert [file.name for file in tmp_path.iterdir()] == ["source.safetensors"]
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1018370\n"
 
 
@@ -129,6 +147,21 @@ def test_a_pickle_that_asks_for_code_is_not_run(tmp_path: Path, capsys: pytest.C
     torch.save({"step": 3}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="other things than named tensors"):
         tensors.slots(tmp_path / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int64"])
+def test_numbers_that_are_not_finite_are_found_anywhere(dtype: str) -> None:
+    import torch
+
+    kind = getattr(torch, dtype)
+    numbers = (torch.randn(3, 700_001) * 100).to(kind)
+    numbers[0, 0] = torch.finfo(kind).max if kind.is_floating_point else torch.iinfo(kind).max
+    assert tensors.is_finite(numbers) and tensors.is_finite(numbers[:, 5:9]) and tensors.is_finite(numbers[:0])
+    if kind.is_floating_point:
+        for value, place in (("inf", (0, 1)), ("-inf", (2, -1)), ("nan", (1, 350_000))):
+            damaged = numbers.clone()
+            damaged[place] = float(value)
+            assert not tensors.is_finite(damaged)
 
 
 def test_index_tells_where_each_tensor_is_and_how_many_bytes_there_are() -> None:

@@ -53,5 +53,5 @@ def test_what_saves_memory_lowers_the_estimate() -> None:
     ],
 )
 def test_trainable_parameters_are_about_right(method: dict[str, object], exact: int, tolerance: float) -> None:
-    shape = {**CHATGLM3, "num_key_value_heads": 2, "head_dim": 128}
+    shape = {**CHATGLM3, "key_value_heads": 2, "head_size": 128}
     assert memory.trainable_parameters(shape, method) == pytest.approx(exact, rel=tolerance)
