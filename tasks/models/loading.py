@@ -99,7 +99,6 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
         ResourceError: the device or bitsandbytes is not there.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("hardware.device=cuda: torch sees no GPU; use hardware.device=cpu or install a CUDA build")
@@ -107,14 +106,14 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
         raise ModelError(
             f"{folder}: holds an adapter beside the model; move its adapter_* files to a folder of their own"
         )
-    _register(folder)
+    kind = _register(folder)
     options: dict[str, Any] = {}
     if quantization != "none":
         options["quantization_config"] = bitsandbytes_config(quantization, dtype)
         options["device_map"] = {"": device}
     if device_map != "none":
         options["device_map"] = device_map
-    model, found = AutoModelForCausalLM.from_pretrained(
+    model, found = kind.from_pretrained(
         folder, dtype=_dtype(dtype), local_files_only=True, output_loading_info=True, **options
     )
     require_complete(model, found, folder)
@@ -159,13 +158,13 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def _register(folder: Path) -> None:
-    """Make transformers know the class of the model in ``folder``, if it is one of this project."""
+def _register(folder: Path) -> Any:
+    """The class of the model in ``folder``; transformers is made to know it if it is one of this project."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder}: no config.json: not a model folder") from None
-    architectures.register(str(config.get("model_type")))
+    return architectures.register(str(config.get("model_type")))
 
 
 def _dtype(name: str) -> Any:
