@@ -13,7 +13,7 @@ from tasks.config import PipelineConfig
 from tasks.data.stage import inputs as data_files
 from tasks.errors import ConfigError, ResourceError
 from tasks.methods import ptuning
-from tasks.models import families, resolving, templates
+from tasks.models import families, quantizing, resolving, templates
 from tasks.models.config import ModelConfig
 from tasks.models.importing import forms, gguf_file
 from tasks.serving.stage import check_port
@@ -135,6 +135,7 @@ def make_plan(config: PipelineConfig) -> Plan:
     data = data_files(config.data)
     place = resolving.locate(config.model, download=False)
     form = forms.of(place, config.model) if place is not None else None
+    quantizing.require(config.model.quantization)
     _check_family(config, form.family if form else config.model.family)
     shape = _shape(place, config.model)
     _check_context(config, config.model.context_tokens or shape["context_tokens"])

@@ -1,4 +1,4 @@
-"""Base weights in 8 or 4 bits through bitsandbytes. Torch side; imported by workers.
+"""Base weights in 8 or 4 bits through bitsandbytes; torch is imported inside functions.
 
 Source: int8, Dettmers et al. 2022 (https://arxiv.org/abs/2208.07339); nf4 with doubly quantised constants, Dettmers et
 al. 2023 (https://arxiv.org/abs/2305.14314).
@@ -6,10 +6,24 @@ al. 2023 (https://arxiv.org/abs/2305.14314).
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import Any
 
 from tasks.errors import ResourceError
+
+
+def require(quantization: str) -> None:
+    """Say early that bitsandbytes is missing where it is needed; imports nothing.
+
+    Raises:
+        ResourceError: it is.
+    """
+    if quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ResourceError(
+            f"model.quantization={quantization}: bitsandbytes is not installed; "
+            "pip install -e '.[quantization]', or use model.quantization=none"
+        )
 
 
 def bitsandbytes_config(quantization: str, dtype: str) -> Any:
@@ -25,13 +39,9 @@ def bitsandbytes_config(quantization: str, dtype: str) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
+    require(quantization)
     try:
         import bitsandbytes  # noqa: F401
-    except ModuleNotFoundError:
-        raise ResourceError(
-            f"model.quantization={quantization}: bitsandbytes is not installed; "
-            "pip install -e '.[quantization]', or use model.quantization=none"
-        ) from None
     except Exception as error:  # a build for another CUDA version fails in its own ways
         raise ResourceError(
             f"model.quantization={quantization}: bitsandbytes does not work here ({error}); "
