@@ -37,7 +37,7 @@ _WARNED = 3
 def run(job: Job) -> Mapping[str, Any]:
     values = job.values
     tokenised = Tokeniser(values)
-    facts: dict[str, Any] = {"layout": tokenised.told, "rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
+    facts: dict[str, Any] = {"layout": "", "rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
     dropped: Counter[str] = Counter()
     for split in SPLITS:
         path = Path(values["dataset"]) / f"{split}.parquet"
@@ -59,14 +59,14 @@ def run(job: Job) -> Mapping[str, Any]:
             f"{split}_replies_cut": kept.cut,  # their end token is not learned
         }
         facts["longest"] = max(facts["longest"], kept.longest)
-    return {**facts, "dropped": dict(dropped)}
+    return {**facts, "layout": tokenised.told, "dropped": dict(dropped)}
 
 
 class Tokeniser:
     """Renders the rows of a data set for one model, and checks what came out.
 
     Attributes:
-        told: one line on the layout that is used.
+        told: one line on the layout that is used, and on rows that it does not suit.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -82,11 +82,24 @@ class Tokeniser:
         self._vocabulary = vocabulary(model)
         self._refused = 0
         assumed = getattr(layout.module, "assumed", None) if layout.template is None else None
-        self.told = assumed(self.tokenizer) if assumed else f"layout: {layout.template or layout.family}"
+        self._layout = assumed(self.tokenizer) if assumed else f"layout: {layout.template or layout.family}"
+        prompt = self.renderer.prompt_ids([Message("user", "a")])
+        self._closes_thoughts = "</think>" in str(self.tokenizer.decode(prompt))
+        self._thoughts = 0
+
+    @property
+    def told(self) -> str:
+        if not self._thoughts:
+            return self._layout
+        return (
+            f"{self._layout}; {self._thoughts} replies hold thoughts (<think>), but this layout's prompts close them "
+            "at once, so that the model is never asked to think: set model.template=chatml to leave them open"
+        )
 
     def rows(self, path: Path) -> Iterator[tuple[Row, Rendered, str]]:
         """Every row of a file with its tokens and what was wrong with it, if anything."""
         for row in read_rows(path):
+            self._thoughts += self._closes_thoughts and row.reference.lstrip().startswith("<think>")
             if self._official is not None:
                 row = replace(row, messages=tuple(self._official(row.messages)))
             try:

@@ -6,17 +6,19 @@ templates are written for these tests: each has what public ones are known to tr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.conversation import Message
+from tasks.conversation import Message, Row, write_rows
 from tasks.errors import ModelError
 from tasks.models import families, spelling, templates
 from tasks.models.families import bloom, deepseek, gemma, generic, gpt_neox, llama, mistral, qwen
 from tasks.models.rendering import Renderer
+from tasks.models.tokenizing import Tokeniser
 
 WORDS = [
     "你好，您好！ hello world, what is this? 1 + 1 = 2.\n\nInstruction Response Human Assistant user system model a::b"
@@ -477,3 +479,23 @@ def test_what_is_assumed_of_an_unknown_model_is_told() -> None:
     assert "leaves thoughts" in generic.assumed(tokenizer)
     tokenizer.chat_template = None
     assert "no chat template" in generic.assumed(tokenizer) and "alpaca|" in generic.assumed(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"), [(None, "1 replies hold thoughts.*model.template=chatml"), ("chatml", "^layout: chatml$")]
+)
+def test_rows_with_thoughts_are_reported_where_prompts_close_thoughts_at_once(
+    template: str | None, told: str, tmp_path: Path
+) -> None:
+    tokenizer = byte_level(eos_token="<|im_end|>")
+    tokenizer.chat_template = THINKING
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3", "vocab_size": 512}', encoding="utf-8")
+    replies = ("b", f"{THOUGHT}b", "<b>")
+    rows = [Row(str(i), (Message("user", "a"), Message("assistant", r)), "", "") for i, r in enumerate(replies)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    layout = {"family": "qwen", "template": template}
+    values = {"model": str(tmp_path), "max_prompt_tokens": 64, "max_reply_tokens": 64, "layout": layout}
+    tokeniser = Tokeniser(values)
+    assert len(list(tokeniser.rows(tmp_path / "rows.jsonl"))) == 3
+    assert re.search(told, tokeniser.told)
