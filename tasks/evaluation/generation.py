@@ -97,12 +97,13 @@ def merge_if_exact(model: Any, prompts: Sequence[Sequence[int]], dtype: str) -> 
 
     Returns:
         True: folded, and on ``prompts`` the logits agree and every most likely token is the same. False: folded, but
-        they do not; the model must be loaded again. None: nothing to fold.
+        they do not; the model must be loaded again. None: nothing to fold, or weights of 4 or 8 bits, which rounding
+        would change once more.
     """
     import torch
 
     merge = getattr(model, "merge_adapter", None)
-    if merge is None:
+    if merge is None or getattr(model, "is_quantized", False):
         return None
     ids, mask = left_padded(prompts, pad_id=0, device=model.device)
     real = mask.bool()

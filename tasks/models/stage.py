@@ -77,10 +77,11 @@ def _check_digests(place: Path, digests: Mapping[str, str]) -> None:
 
 
 def export_base(base: BaseModelArtifact, out: Path) -> Path:
-    """Copy a native base model into a folder of the user's own; weights of the store are linked where that works.
+    """Copy a native base model into a folder of the user's own: never a link, for others may write to it in place.
 
     Raises:
         ModelError: ``out`` holds something else already.
+        ResourceError: it cannot be written.
     """
     out = out.expanduser().resolve()
     files = resolving.model_files(base.weights)
@@ -93,27 +94,17 @@ def export_base(base: BaseModelArtifact, out: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True) as scratch:
         copy = Path(scratch) / out.name
         copy.mkdir()
-        for file in files:
-            _copy(file, copy / file.name, link=base.form != "native" and file.suffix == ".safetensors")
+        try:
+            for file in files:
+                shutil.copy2(file, copy / file.name)
+        except OSError as error:
+            raise ResourceError(f"out={out}: cannot be written ({error.strerror or error})") from error
         sync_files(copy)
         if out.exists():
             out.rmdir()
         copy.replace(out)
     sync_folder(out.parent)
     return out
-
-
-def _copy(file: Path, target: Path, *, link: bool) -> None:
-    if link:
-        try:
-            target.hardlink_to(file)
-            return
-        except OSError:  # another disk
-            pass
-    try:
-        shutil.copy2(file, target)
-    except OSError as error:
-        raise ResourceError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def tokenize(

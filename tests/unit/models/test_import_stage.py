@@ -258,6 +258,8 @@ def test_a_copy_for_other_programs_is_whole_or_not_there(source: Path, tmp_path:
     out = export_base(made, tmp_path / "out")
     assert {f.name for f in resolving.model_files(out)} == {f.name for f in resolving.model_files(made.weights)}
     assert export_base(made, out) == out  # the same again
+    weights = next(made.weights.glob("*.safetensors"))
+    assert not (out / weights.name).samefile(weights)  # what writes to the copy does not change the store
     (out / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="holds something else already"):
         export_base(made, out)
