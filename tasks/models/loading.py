@@ -114,7 +114,12 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
     if device_map != "none":
         options["device_map"] = device_map
     model, found = kind.from_pretrained(
-        folder, dtype=_dtype(dtype), local_files_only=True, output_loading_info=True, **options
+        folder,
+        dtype=_dtype(dtype),
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **options,
     )
     require_complete(model, found, folder)
     if quantization != "none":
@@ -147,15 +152,32 @@ def move(model: Any, device: str) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's fast tokenizer; SentencePiece models that transformers would read differently are read here."""
-    from transformers import AutoTokenizer
+    """The folder's fast tokenizer; SentencePiece models that transformers would read differently are read here.
+
+    A tokenizer whose class is remote code is what its tokenizer.json says, without that code.
+
+    Raises:
+        ModelError: it cannot be loaded without remote code, or at all.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     from tasks.models.tokenizers import sentencepiece
 
     if sentencepiece.needed(folder):
         return sentencepiece.load(folder)
     _register(folder)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        # said in so many words: without it transformers asks on the terminal
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, ImportError) as error:
+        if (folder / "tokenizer.json").is_file() and "trust_remote_code" in str(error):
+            log.info("%s: the tokenizer's class is remote code, which is never run: tokenizer.json is used", folder)
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{folder}: its tokenizer cannot be loaded ({reason}); remote code is never run: add a tokenizer.json, or "
+            "set model.family if this is the hub form of a family that can be converted"
+        ) from error
 
 
 def _register(folder: Path) -> Any:

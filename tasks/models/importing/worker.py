@@ -58,6 +58,7 @@ def _dequantize(job: Job, source: Path, target: Path) -> None:
 
     gguf_file.parameters(source)
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    place["trust_remote_code"] = False
     job.progress(0, 3)
     try:
         tokenizer = AutoTokenizer.from_pretrained(**place)

@@ -192,6 +192,26 @@ def test_a_tensor_that_is_not_in_the_files_is_an_error(folders: Any, tmp_path: P
         loading.load(folder)
 
 
+def test_remote_code_is_neither_run_nor_asked_about(folders: Any, tmp_path: Path, caplog: Any) -> None:
+    folder = Path(shutil.copytree(folders("llama"), tmp_path / "llama"))
+    ran = tmp_path / "ran"
+    for file, name in (("tokenizer_config.json", "AutoTokenizer"), ("config.json", "AutoModelForCausalLM")):
+        value = json.loads((folder / file).read_text(encoding="utf-8"))
+        value["auto_map"] = {name: ["code.Evil", None] if name == "AutoTokenizer" else "code.Evil"}
+        value |= {"tokenizer_class": "EvilTokenizer"} if name == "AutoTokenizer" else {}
+        (folder / file).write_text(json.dumps(value), encoding="utf-8")
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n", encoding="utf-8")
+    expected = loading.load_tokenizer(folders("llama"))("a b", add_special_tokens=False)["input_ids"]
+    with caplog.at_level("INFO"):
+        assert loading.load_tokenizer(folder)("a b", add_special_tokens=False)["input_ids"] == expected
+    assert "remote code, which is never run" in caplog.text
+    assert type(loading.load_base(folder, "cpu", "float32")).__name__ == "LlamaForCausalLM"
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"its tokenizer cannot be loaded .*remote code is never run"):
+        loading.load_tokenizer(folder)
+    assert not ran.exists()
+
+
 def test_a_merged_or_converted_model_keeps_its_layout(folders: Any, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders("llama"), tmp_path / "llama"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
