@@ -35,7 +35,7 @@ def base_model(config: ModelConfig, *, store: Store) -> BaseModelArtifact:
     def work(folder: Path) -> Mapping[str, Any]:
         made: Mapping[str, Any] = {"family": form.family, "assumed": []}
         if own_folder:
-            log.info("base_model: %s: %s", place.name, form)
+            log.info("base_model: %s is %s", config.name, form)
             job = {"source": str(place), "kind": form.kind, "family": form.family}
             made = run_worker("tasks.models.importing.worker", folder, job, label="import")
         weights = folder / "model" if own_folder else place
