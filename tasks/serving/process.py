@@ -210,6 +210,7 @@ def _environment(device: str) -> dict[str, str]:
     # threads that spin while they wait starve each other on a shared machine: 200 tokens of a tiny model took 3.0 s
     # beside other work on 2 cores, and 0.27 s with this
     variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    variables.setdefault("HF_HUB_OFFLINE", "1")  # a server is given folders; no library of its may ask a hub for more
     if device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""
     root = str(Path(__file__).resolve().parents[2])
