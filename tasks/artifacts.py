@@ -99,7 +99,8 @@ class TokenizedDataset(Artifact):
 
     Attributes:
         rows: rows per split that can be learned from.
-        tokens: {"train": n, "train_learned": n, ...}.
+        tokens: per split all of them ("train"), those learned ("train_learned"), and in "train_replies_cut" the rows
+            whose last reply was cut, so that its end token is not learned.
         longest: tokens of the longest row.
         dropped: rows left out {reason: n}; truncated: rows cut to the length limit.
     """

@@ -22,6 +22,7 @@ from tasks.errors import ModelError, ResourceError, Stopped
 from tasks.files import sha256_file, write_atomic
 from tasks.models import families, resolving
 from tasks.models.families import Layout
+from tasks.models.importing import tensors
 from tasks.models.tokenizers import sentencepiece
 
 #: The unit in which the key is read; part of the format.
@@ -29,7 +30,6 @@ CHUNK_BYTES = 10 * 1024 * 1024
 KEY = "consolidated.00.pth"
 _NAME = re.compile(r"^(?P<name>.+)\.(?P<sha256>[0-9a-f]{64})\.enc$")
 _DIGEST_BYTES = 32
-_LFS = b"version https://git-lfs"
 _LAYOUT = Layout("llama", "belle")
 
 
@@ -96,8 +96,7 @@ def key_file(original: Path) -> Path:
     if not key.is_file():
         hint = " (its files in Hugging Face's form are no key)" if (original / "config.json").is_file() else ""
         raise ModelError(f"original={original}: no {KEY} there{hint}; LLaMA's own file, as Meta released it, is needed")
-    with key.open("rb") as stream:
-        _refuse_pointer(key, stream.read(len(_LFS)))
+    tensors.refuse_pointer(key)
     if key.stat().st_size == 0:
         raise ModelError(f"{key}: empty; download it again")
     return key
@@ -114,9 +113,9 @@ def encrypted_files(folder: Path) -> list[Encrypted]:
         match = _NAME.match(path.name)
         if match is None:
             raise ModelError(f"{path}: the name must be NAME.<sha256 in 64 hex digits>.enc; download it again")
+        tensors.refuse_pointer(path)
         with path.open("rb") as stream:
             head = stream.read(_DIGEST_BYTES)
-        _refuse_pointer(path, head)
         if len(head) < _DIGEST_BYTES:
             raise ModelError(f"{path}: {len(head)} bytes: cut short; download it again")
         if head.hex() != match["sha256"]:
@@ -129,11 +128,6 @@ def encrypted_files(folder: Path) -> list[Encrypted]:
     if not files:
         raise ModelError(f"encrypted={folder}: no file NAME.<sha256>.enc in it")
     return sorted(files.values(), key=lambda file: file.path.stat().st_size)
-
-
-def _refuse_pointer(path: Path, head: bytes) -> None:
-    if head.startswith(_LFS):
-        raise ModelError(f"{path}: a git-lfs pointer, not the file; run 'git lfs pull' in that folder")
 
 
 def _decrypt_file(file: Encrypted, key: Path, target: Path, right: str) -> Iterator[int]:

@@ -41,6 +41,9 @@ class Conversion:
 class Family(Protocol):
     """A family's module.
 
+    It may also have ``assumed(tokenizer) -> str``: one line on what is taken for granted where nothing tells, and
+    ``official(messages) -> list[Message]``: the messages with the learn flags of ``tokenization.labels=official``.
+
     Attributes:
         LORA_TARGETS: names of the linear layers that LoRA updates with ``method.target_modules=family``.
         LAYERS: dotted name, within the loaded model, of its list of transformer layers.

@@ -66,7 +66,7 @@ def refuse_pointer(file: Path) -> None:
         if stream.read(len(_LFS)) != _LFS:
             return
     raise ModelError(
-        f"{file}: a git-lfs pointer of {file.stat().st_size} bytes, not the file; "
+        f"{file}: a git-lfs pointer, not the file ({file.stat().st_size} bytes); "
         "run 'git lfs pull' in that folder, or download the file itself"
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from test_rendering import CONTROL, GOLDEN
 
 from tasks.conversation import Message, Row
 from tasks.data.processing import ROW_SCHEMA, row_columns
@@ -22,16 +23,6 @@ from tasks.models.rendering import Rendered, Renderer
 from tasks.models.tokenizing import Tokeniser, fit, uncovered
 from tasks.worker import Job
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "chatglm3_preprocess.json"
-CONTROL = {
-    "[gMASK]": 64790,
-    "sop": 64792,
-    "<|system|>": 64794,
-    "<|user|>": 64795,
-    "<|assistant|>": 64796,
-    "<|observation|>": 64797,
-    "</s>": 2,
-}
 LIMITS = {"max_prompt_tokens": 40, "max_reply_tokens": 8, "overlong": "truncate", "labels": "assistant"}
 
 
