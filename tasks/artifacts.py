@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Artifact(BaseModel):
@@ -95,14 +95,15 @@ class BaseModelArtifact(Artifact):
 
 
 class TokenizedDataset(Artifact):
-    """``<split>.safetensors`` with flat token ids, learn mask and row offsets, rendered for one base model.
+    """``<split>/shard-N.safetensors`` (tasks.models.tokens), rendered for one base model.
 
     Attributes:
         rows: rows per split that can be learned from.
         tokens: per split all of them ("train"), those learned ("train_learned"), and in "train_replies_cut" the rows
             whose last reply was cut, so that its end token is not learned.
         longest: tokens of the longest row.
-        dropped: rows left out {reason: n}; truncated: rows cut to the length limit.
+        lengths: tokens a row, per split with rows: "mean", and "p50", "p95" and "p99", which so many % do not exceed.
+        dropped: rows left out {reason: n}; truncated: rows cut to a length limit, and truncated_by {limit: n}.
     """
 
     stage: ClassVar[str] = "tokenize"
@@ -110,8 +111,10 @@ class TokenizedDataset(Artifact):
     rows: dict[str, int]
     tokens: dict[str, int]
     longest: int
+    lengths: dict[str, dict[str, float]] = Field(default_factory=dict)
     dropped: dict[str, int]
     truncated: int
+    truncated_by: dict[str, int] = Field(default_factory=dict)
 
 
 class Checkpoints(Artifact):
@@ -125,6 +128,10 @@ class Checkpoints(Artifact):
         tokens_per_second: median over the run, all tokens of the batches.
         peak_memory_bytes: of the training process.
         train_seconds: time in the loop.
+        learned_tokens_per_second: the same of learned tokens; mfu: share of the measured matrix-multiplication rate.
+        matmul_flops: that rate, FLOP/s. micro_batch: what was computed at once, {"rows", "tokens"}.
+        best_step: checkpoint with the lowest validation loss; packed: rows stood end to end.
+        stopped_early: because of the validation loss; skipped_steps: left out, their numbers being none.
     """
 
     stage: ClassVar[str] = "train"
@@ -138,6 +145,14 @@ class Checkpoints(Artifact):
     tokens_per_second: float
     peak_memory_bytes: int
     train_seconds: float
+    learned_tokens_per_second: float | None = None
+    mfu: float | None = None
+    matmul_flops: float | None = None
+    micro_batch: dict[str, int | None] = Field(default_factory=dict)
+    best_step: int | None = None
+    packed: bool = False
+    stopped_early: bool = False
+    skipped_steps: int = 0
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:06d}"

@@ -119,12 +119,12 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def rows_of(batch: Any) -> Iterator[Row]:
-    """The rows of an Arrow batch with the columns of a data set (see ``tasks.data.processing.ROW_SCHEMA``)."""
+    """The rows of an Arrow batch with a data set's columns (``tasks.data.processing.ROW_SCHEMA``); fields may lack."""
     for value in batch.to_pylist():
         yield Row(
             id=value["id"],
             messages=tuple(Message(**message) for message in value["messages"]),
             task=value["task"],
             metric=value["metric"],
-            fields=json.loads(value["fields"]) if value["fields"] else {},
+            fields=json.loads(value["fields"]) if value.get("fields") else {},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -20,12 +21,22 @@ def sha256_file(path: Path) -> str:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace a text file as a whole: a reader sees the old content or the new, also after a power cut."""
+    write_atomic_bytes(path, [text.encode("utf-8")])
+
+
+def write_atomic_bytes(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Replace a file by ``parts``, written end to end, as :func:`write_atomic` does."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # a full disk, for one: what was written of it must not stay
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

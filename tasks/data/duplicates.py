@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from tasks.data import hashing
 from tasks.data.hashing import Array, without_spaces
-from tasks.data.parallel import in_order
 from tasks.data.spool import Spool, dialogue_texts
+from tasks.parallel import in_order
 
 _GRAM = 5
 _PERMUTATIONS = 72

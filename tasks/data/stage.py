@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from tasks import parallel
 from tasks.artifacts import Dataset
 from tasks.conversation import Row, read_rows
-from tasks.data import duplicates, exporting, parallel, reading, splitting, writing
+from tasks.data import duplicates, exporting, reading, splitting, writing
 from tasks.data.parts import Input, resolve
 from tasks.data.personal_data.protection import Protection, final_scan, hidden, protection, with_names
 from tasks.data.processing import Batch, Prepared, Processor, Setup, redactor, shown_name

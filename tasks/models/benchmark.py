@@ -27,8 +27,9 @@ STEPS = {
     "convert": "convert the same checkpoint of ChatGLM3's shape to GlmForCausalLM",
     "chat_template": "apply_chat_template on 1,000 rows, the embedded model's tokenizer",
     "render": "fit the same rows into their limits, with the mask of learned tokens",
+    "tokenize": "read 20,000 rows, render and write them, over the usual processes and with their start",
 }
-_BASELINES = {"convert": "copy", "render": "chat_template"}
+_BASELINES = {"convert": "copy", "render": "chat_template", "tokenize": "render"}
 
 #: ChatGLM3-6B's published configuration.
 CHATGLM3 = {
@@ -150,6 +151,7 @@ def run(job: Job) -> Mapping[str, Any]:
         "convert": _convert,
         "chat_template": _chat_template,
         "render": _render,
+        "tokenize": _tokenize,
     }[job.values["step"]]
     seconds, amount, unit = work(job)
     return {"seconds": seconds, "amount": amount, "unit": unit, "peak": peak_resident_bytes()}
@@ -216,13 +218,37 @@ def _chat_template(job: Job) -> tuple[float, float, str]:
 
 def _render(job: Job) -> tuple[float, float, str]:
     from tasks.models.embedded import FOLDER
-    from tasks.models.tokenizing import Tokeniser, fit
+    from tasks.models.fitting import Tokeniser, fit
 
     values = {"model": str(FOLDER), "max_prompt_tokens": 256, "max_reply_tokens": 96}
     renderer, rows = Tokeniser(values).renderer, _rows()
     started = time.monotonic()
     for row in rows:
         fit(renderer, row, 256, 96)
+    return time.monotonic() - started, len(rows), "rows/s"
+
+
+def _tokenize(job: Job) -> tuple[float, float, str]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from tasks.models import tokenizing
+    from tasks.models.embedded import FOLDER
+
+    rows = _rows(20_000)
+    for name in ("data", "tokens"):
+        (job.folder / name).mkdir()
+    lines = [row.to_json() for row in rows]
+    messages = [[{"learn": None, "metadata": "", **m} for m in line["messages"]] for line in lines]
+    kind = pa.struct([(name, pa.bool_() if name == "learn" else pa.string()) for name in messages[0][0]])
+    columns = {name: [line[name] for line in lines] for name in ("id", "task", "metric")}
+    table = pa.table({**columns, "messages": pa.array(messages, pa.list_(kind))})
+    parquet.write_table(table, job.folder / "data" / "train.parquet")
+    limits = {"max_prompt_tokens": 256, "max_reply_tokens": 96, "overlong": "truncate"}
+    values = {"dataset": str(job.folder / "data"), "model": str(FOLDER), **limits}
+    (job.folder / "tokens" / "job.json").write_text(json.dumps(values), encoding="utf-8")
+    started = time.monotonic()
+    tokenizing.run(Job(job.folder / "tokens"))
     return time.monotonic() - started, len(rows), "rows/s"
 
 

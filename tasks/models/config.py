@@ -58,3 +58,6 @@ class TokenizationConfig(Section):
         doc="Which turns are learned where a row does not say: the assistant's; or, for ChatGLM3, all that its "
         "official fine-tuning code learns: observations of tools too.",
     )
+    processes: int | None = How(
+        None, ge=1, doc="That tokenise; null: one a core, fewer for small data. The files are the same."
+    )

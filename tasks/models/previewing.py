@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tasks.conversation import read_rows
+from tasks.models.fitting import Tokeniser, told
 from tasks.models.rendering import Rendered
-from tasks.models.tokenizing import Tokeniser
 from tasks.worker import Job, main
 
 #: The label of a token that is not learned. Source: the default ignore_index of torch's cross entropy.
@@ -21,14 +22,14 @@ IGNORED = -100
 
 def run(job: Job) -> Mapping[str, Any]:
     tokeniser = Tokeniser(job.values)
-    rows = tokeniser.rows(Path(job.values["dataset"]) / "train.parquet")
+    rows = tokeniser.rows(read_rows(Path(job.values["dataset"]) / "train.parquet"))
     shown = []
     for row, rendered, problem in islice(rows, job.values["count"]):
         if any(rendered.learn):
             tokeniser.check(row, rendered)
         tokens = [_text(tokeniser.tokenizer, i) for i in rendered.ids]
         shown.append({"id": row.id, **labelled(rendered), "tokens": tokens, "problem": problem})
-    return {"layout": tokeniser.told, "rows": shown}
+    return {"layout": told(tokeniser.layout, tokeniser.thoughts), "rows": shown}
 
 
 def labelled(rendered: Rendered) -> dict[str, list[int]]:

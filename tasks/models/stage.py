@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +111,21 @@ def tokenize(
     config: TokenizationConfig, dataset: Dataset, base: BaseModelArtifact, *, store: Store
 ) -> TokenizedDataset:
     """Render and tokenise the training and validation splits once for this base model."""
+    inputs = {"dataset": dataset.fingerprint, "base_model": base.fingerprint}
 
     def work(folder: Path) -> Mapping[str, Any]:
         job = {
             "dataset": str(dataset.path),
             "model": str(base.weights),
             "layout": base.layout,
+            "inputs": inputs,
             **schema.identity(config),
+            "processes": config.processes,
         }
         facts = run_worker("tasks.models.tokenizing", folder, job, label="tokenize")
         log.info("tokenize: %s", facts.pop("layout"))  # what is taken for granted of an unknown model, for one
+        for line in _told(facts):
+            log.info("tokenize: %s", line)
         if facts["rows"]["train"] == 0:
             raise DataError(f"no training row is left after tokenising: {facts['dropped'] or 'the data set is empty'}")
         return facts
@@ -128,8 +133,23 @@ def tokenize(
     return store.publish(
         TokenizedDataset,
         name=f"{dataset.source}-{base.family}",
-        revision=2,
+        revision=3,
         config={**schema.identity(config), "layout": base.layout},
-        inputs={"dataset": dataset.fingerprint, "base_model": base.fingerprint},
+        inputs=inputs,
         work=work,
+        resumable=True,
     )
+
+
+def _told(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What came out, a line a split; and what the limits did to the rows."""
+    for split, count in facts["rows"].items():
+        tokens, lengths = facts["tokens"][split], facts["lengths"][split]
+        if count:
+            learned = facts["tokens"][f"{split}_learned"] / tokens
+            spread = ", ".join(f"{name} {value:g}" for name, value in lengths.items())
+            yield f"{split}: {count:,} rows, {tokens:,} tokens, {learned:.0%} of them learned; tokens a row: {spread}"
+    for what, reasons in (("cut", facts["truncated_by"]), ("left out", facts["dropped"])):
+        if reasons:
+            total = sum(reasons.values())
+            yield f"{total:,} rows {what}: {', '.join(f'{reason} {n:,}' for reason, n in sorted(reasons.items()))}"

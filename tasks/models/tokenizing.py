@@ -1,242 +1,331 @@
-"""Worker: renders and tokenises a data set for one base model into memory-mapped safetensors files.
+"""Worker: renders and tokenises a data set for one base model into shards of tokens (tasks.models.tokens).
 
-``<split>.safetensors`` holds ``ids`` (int32, all rows end to end), ``learn`` (uint8, same length) and ``offsets``
-(int64, rows + 1). Needs tokenizers only, no torch.
+The rows of a split are cut into shards by their number alone, so the files are the same whatever the number of
+processes. Processes render batches; this one reads the rows, writes each shard as a whole and keeps the account, so
+that a worker that is killed leaves whole shards only, and the next one makes just those that are missing. Needs
+tokenizers and pyarrow, no torch.
 
-job.json: dataset, model (folders), layout (families.Layout as JSON; without it the model's files tell), and the fields
-of TokenizationConfig.
+job.json: dataset, model (folders), layout (families.Layout as JSON; without it the model's files tell), the fields of
+TokenizationConfig, and inputs: what the two folders hold, so that shards of others are never taken for these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
+import shutil
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.conversation import Message, Row, read_rows
-from tasks.errors import DataError, ModelError
-from tasks.models import families
-from tasks.models.rendering import Rendered, Renderer
+from tasks import parallel
+from tasks.conversation import rows_of
+from tasks.errors import CorruptArtifact, Stopped
+from tasks.models.fitting import Tokeniser, first_refused, told
+from tasks.models.tokens import Shard, TokenRows, Tokens, shard_file, write_shard
 from tasks.worker import Job, main
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
-#: Refused rows that are named in the log; all are counted.
-_WARNED = 3
+SHARD_ROWS = 4096
+#: Longer splits get longer shards: each is a mapping, and a process may hold about a thousand.
+_MOST_SHARDS = 128
+_BATCH_ROWS = 512
+_COLUMNS = ["id", "task", "metric", "messages"]
+#: Text for which a process is worth its start, which takes two seconds: about 6,000 rows.
+_PROCESS_BYTES = 4 << 20
+_MOST_PROCESSES = 32
+#: Values of a job that decide the tokens; the others say where and how.
+DECISIVE = ("inputs", "layout", "max_prompt_tokens", "max_reply_tokens", "overlong", "labels")
+
+
+@dataclass
+class Account:
+    """What became of some rows.
+
+    Attributes:
+        read, kept: rows; tokens, learned: of the kept ones; longest: tokens of the longest.
+        cut: rows whose last reply was cut, so that its end token is not learned.
+        truncated, dropped: rows by what was wrong with them.
+        layout, thoughts, refused: see fitting.Tokeniser.
+    """
+
+    read: int = 0
+    kept: int = 0
+    tokens: int = 0
+    learned: int = 0
+    longest: int = 0
+    cut: int = 0
+    truncated: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    layout: str = ""
+    thoughts: int = 0
+    refused: list[str] = field(default_factory=list)
+
+    def add(self, other: Account) -> None:
+        for name in ("read", "kept", "tokens", "learned", "cut", "thoughts"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest = max(self.longest, other.longest)
+        self.truncated = dict(Counter(self.truncated) + Counter(other.truncated))
+        self.dropped = dict(Counter(self.dropped) + Counter(other.dropped))
+        self.layout = self.layout or other.layout
+        self.refused = first_refused([*self.refused, *other.refused])
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of a split, and how they are cut into shards.
+
+    Attributes:
+        path: their Parquet file, which may be missing.
+        rows: in it; text_bytes: of their messages.
+    """
+
+    name: str
+    path: Path
+    rows: int
+    text_bytes: int
+
+    @property
+    def shard_rows(self) -> int:
+        share = math.ceil(self.rows / _MOST_SHARDS / _BATCH_ROWS) * _BATCH_ROWS
+        return max(SHARD_ROWS, share)
+
+    @property
+    def shards(self) -> int:
+        return max(1, math.ceil(self.rows / self.shard_rows))  # no row: one shard without rows
+
+    def rows_in(self, shard: int) -> int:
+        return min(self.rows - shard * self.shard_rows, self.shard_rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one shard, an Arrow batch of their dialogues; None for a split without rows."""
+
+    split: int
+    shard: int
+    rows: Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a batch became."""
+
+    split: int
+    shard: int
+    tokens: Tokens
+    account: Account
+
+
+class Work:
+    """Makes parts of batches; one in every process."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._tokeniser = Tokeniser(values)
+        self._drops = values["overlong"] == "drop"
+
+    def __call__(self, batch: Batch) -> Part:
+        tokeniser = self._tokeniser
+        tokeniser.thoughts, tokeniser.refused = 0, []
+        ids, learn, lengths = array("i"), bytearray(), array("q")
+        account, truncated, dropped = Account(layout=tokeniser.layout), Counter[str](), Counter[str]()
+        for row, rendered, problem in tokeniser.rows(rows_of(batch.rows)) if batch.rows is not None else ():
+            account.read += 1
+            if problem and (self._drops or not any(rendered.learn)):
+                dropped[problem] += 1
+                continue
+            tokeniser.check(row, rendered)
+            truncated[problem] += bool(problem)
+            ids.extend(rendered.ids)
+            learn.extend(rendered.learn)
+            lengths.append(len(rendered.ids))
+            account.cut += rendered.cut
+        account.kept, account.tokens, account.learned = len(lengths), len(ids), sum(learn)
+        account.longest = max(lengths, default=0)
+        account.truncated, account.dropped = dict(+truncated), dict(dropped)
+        account.thoughts, account.refused = tokeniser.thoughts, tokeniser.refused
+        tokens = Tokens(np.array(ids, np.int32), np.frombuffer(bytes(learn), np.uint8), np.array(lengths, np.int64))
+        return Part(batch.split, batch.shard, tokens, account)
 
 
 def run(job: Job) -> Mapping[str, Any]:
     values = job.values
-    tokenised = Tokeniser(values)
-    facts: dict[str, Any] = {"layout": "", "rows": {}, "tokens": {}, "longest": 0, "truncated": 0}
-    dropped: Counter[str] = Counter()
-    for split in SPLITS:
-        path = Path(values["dataset"]) / f"{split}.parquet"
-        kept = _Rows()
-        total = _count(path) if path.is_file() else 0
-        for index, (row, rendered, problem) in enumerate(tokenised.rows(path) if total else ()):
-            job.progress(index + 1, total)
-            if problem and (values["overlong"] == "drop" or not any(rendered.learn)):
-                dropped[problem] += 1
-                continue
-            tokenised.check(row, rendered)
-            facts["truncated"] += bool(problem)
-            kept.add(rendered)
-        kept.write(job.folder / f"{split}.safetensors")
-        facts["rows"][split] = len(kept.offsets) - 1
-        facts["tokens"] |= {
-            split: len(kept.ids),
-            f"{split}_learned": sum(kept.learn),
-            f"{split}_replies_cut": kept.cut,  # their end token is not learned
-        }
-        facts["longest"] = max(facts["longest"], kept.longest)
-    return {**facts, "layout": tokenised.told, "dropped": dict(dropped)}
+    splits = [_split(Path(values["dataset"]), name) for name in SPLITS]
+    settings = _settings(values, splits)
+    accounts = [_kept(job.folder, split, settings) for split in splits]
+    missing = [[n for n in range(s.shards) if n not in kept] for s, kept in zip(splits, accounts, strict=True)]
+    if any(missing):
+        _make(job, splits, missing, settings, accounts)
+    return _facts(job.folder, splits, accounts)
 
 
-class Tokeniser:
-    """Renders the rows of a data set for one model, and checks what came out.
-
-    Attributes:
-        told: one line on the layout that is used, and on rows that it does not suit.
-    """
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        from tasks.models.loading import load_tokenizer
-
-        model = Path(values["model"])
-        given = values.get("layout")
-        layout = families.Layout.from_json(given) if given else families.layout(model)
-        self.tokenizer = load_tokenizer(model)
-        self.renderer = layout.renderer(self.tokenizer)
-        self._limits = (int(values["max_prompt_tokens"]), int(values["max_reply_tokens"]))
-        self._official = _official(layout, values.get("labels", "assistant"))
-        self._vocabulary = vocabulary(model)
-        self._refused = 0
-        assumed = getattr(layout.module, "assumed", None) if layout.template is None else None
-        self._layout = assumed(self.tokenizer) if assumed else f"layout: {layout.template or layout.family}"
-        prompt = self.renderer.prompt_ids([Message("user", "a")])
-        self._closes_thoughts = "</think>" in str(self.tokenizer.decode(prompt))
-        self._thoughts = 0
-
-    @property
-    def told(self) -> str:
-        if not self._thoughts:
-            return self._layout
-        return (
-            f"{self._layout}; {self._thoughts} replies hold thoughts (<think>), but this layout's prompts close them "
-            "at once, so that the model is never asked to think: set model.template=chatml to leave them open"
-        )
-
-    def rows(self, path: Path) -> Iterator[tuple[Row, Rendered, str]]:
-        """Every row of a file with its tokens and what was wrong with it, if anything."""
-        for row in read_rows(path):
-            self._thoughts += self._closes_thoughts and row.reference.lstrip().startswith("<think>")
-            if self._official is not None:
-                row = replace(row, messages=tuple(self._official(row.messages)))
-            try:
-                yield row, *fit(self.renderer, row, *self._limits)
-            except DataError as error:
-                raise DataError(f"row {row.id}: {error}") from error
-            except ModelError as error:  # some templates take only some orders of roles
-                self._refused += 1
-                if self._refused <= _WARNED:
-                    log.warning("row %s is left out: %s", row.id, error)
-                yield row, Rendered([], []), "refused by the model's chat template"
-
-    def check(self, row: Row, rendered: Rendered) -> None:
-        """What must hold for every row that is trained on.
-
-        Raises:
-            ModelError: it does not; names the row.
-        """
-        top = max(rendered.ids)
-        if top >= self._vocabulary:
-            raise ModelError(
-                f"row {row.id}: token id {top}, but the model knows {self._vocabulary} (config.json, vocab_size); "
-                "the tokenizer is another model's"
-            )
-        problem = uncovered(self.renderer, row.messages, rendered)
-        if problem:
-            raise ModelError(f"row {row.id}: {problem}; the layout does not fit the tokenizer: try model.template")
+def _make(
+    job: Job,
+    splits: Sequence[Split],
+    missing: Sequence[Sequence[int]],
+    settings: str,
+    accounts: Sequence[dict[int, Account]],
+) -> None:
+    """Make the missing shards, and put their accounts with those of the others."""
+    total = sum(split.rows for split in splits)
+    done = sum(account.read for kept in accounts for account in kept.values())
+    share = 1 - done / max(total, 1)
+    wanted = 1 + int(share * sum(split.text_bytes for split in splits) / _PROCESS_BYTES)
+    processes = job.values.get("processes") or min(wanted, parallel.default_processes(_MOST_PROCESSES))
+    log.info(
+        "%d shards to make, %d are there; processes: %d", sum(map(len, missing)), sum(map(len, accounts)), processes
+    )
+    collected: list[Tokens] = []
+    account = Account()
+    with closing(parallel.in_order(Work, job.values, _batches(splits, missing), processes)) as parts:
+        for part in parts:
+            collected.append(part.tokens)
+            account.add(part.account)
+            done += part.account.read
+            job.progress(done, total)
+            split = splits[part.split]
+            if account.read == split.rows_in(part.shard):
+                path = shard_file(job.folder, split.name, part.shard)
+                write_shard(path, collected, shards=split.shards, settings=settings, facts=asdict(account))
+                accounts[part.split][part.shard] = account
+                collected, account = [], Account()
+            if job.stopping:
+                made = sum(map(len, accounts))
+                raise Stopped(f"tokenize: stopped with {made} of {sum(s.shards for s in splits)} shards made")
 
 
-def fit(renderer: Renderer, row: Row, max_prompt: int, max_reply: int) -> tuple[Rendered, str]:
-    """Render a row within its limits; the second value says what was too long, or is empty."""
-    problem = ""
-    messages = list(row.messages)
-    rendered = renderer.dialogue(messages)
-    if len(rendered.ids) <= min(max_prompt, max_reply):
-        return rendered, "" if any(rendered.learn) else "no token to learn"
-    prompt = _prompt_tokens(renderer, messages, rendered)
-    if prompt > max_prompt:
-        problem = "prompt over tokenization.max_prompt_tokens"
-        messages = [*renderer.fit_prompt(row.prompt, max_prompt), row.messages[-1]]
-        rendered = renderer.dialogue(messages)
-        prompt = _prompt_tokens(renderer, messages, rendered)
-        if prompt > max_prompt:
-            return Rendered([], []), "prompt cannot be cut to tokenization.max_prompt_tokens"
-    limit = prompt + max_reply
-    if len(rendered.ids) > limit:
-        lost = any(rendered.learn[limit:])  # a template may write more after the end token, which is never learned
-        problem = problem or ("reply over tokenization.max_reply_tokens" if lost else "")
-        rendered = Rendered(rendered.ids[:limit], rendered.learn[:limit], cut=lost)
-    if not any(rendered.learn):
-        problem = "no token to learn"
-    return rendered, problem
-
-
-def _prompt_tokens(renderer: Renderer, messages: Sequence[Message], rendered: Rendered) -> int:
-    """How many tokens stand before the last reply: where the last run of learned tokens starts, as a rule."""
-    if messages[-1].learned and not (len(messages) > 1 and messages[-2].learned) and any(rendered.learn):
-        end = len(rendered.learn) - 1 - rendered.learn[::-1].index(True)
-        reversed_start = rendered.learn[end::-1]
-        return end + 1 - (reversed_start.index(False) if False in reversed_start else end + 1)
-    return len(renderer.prompt_ids(messages[:-1]))
-
-
-def uncovered(renderer: Renderer, messages: Sequence[Message], rendered: Rendered) -> str:
-    """What is wrong with a row's targets: each learned reply must be there and end with a learned end token."""
-    ids, learn = rendered.ids, rendered.learn
-    learned = [i for i, flag in zip(ids, learn, strict=True) if flag]
-    if not learned:
-        return "no token is learned"
-    ends = sum(i in renderer.ends for i in learned)
-    last = learned[-1] in renderer.ends
-    if not last and not rendered.cut:
-        return "the token that ends its last reply is not learned"
-    # neighbours count as one: where roles must take turns they are joined
-    replies = sum(kind == ("assistant", True) for kind, _ in groupby(messages, lambda m: (m.role, m.learned)))
-    # turns that did not fit are gone: only of an untouched row is the number known
-    whole = not rendered.cut and renderer.learns_history
-    if whole and ends < replies and len(renderer.dialogue(messages).ids) == len(ids):
-        return f"{replies} replies are to be learned, {ends} end tokens are"
-    return ""
-
-
-def vocabulary(model: Path) -> int:
-    """How many token ids the model in a folder knows."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    if not isinstance(size, int):
-        raise ModelError(f"{model / 'config.json'}: no vocab_size")
-    return size
-
-
-def _official(layout: families.Layout, labels: str) -> Any:
-    """How messages are marked for ``labels=official``; None for the usual labels."""
-    if labels != "official":
-        return None
-    official = getattr(layout.module, "official", None)
-    if official is None or layout.template is not None:
-        used = f"model.template={layout.template}" if layout.template else f"this model's family is {layout.family}"
-        raise ModelError(
-            f"tokenization.labels=official: only for ChatGLM3's own layout, whose official code it follows; {used}; "
-            "use tokenization.labels=assistant"
-        )
-    return official
-
-
-def _count(path: Path) -> int:
+def _batches(splits: Sequence[Split], missing: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    """The rows of missing shards, in order; a row group without any is not read."""
     from pyarrow import parquet
 
-    return int(parquet.read_metadata(path).num_rows)
+    for number, (split, shards) in enumerate(zip(splits, missing, strict=True)):
+        if not split.rows:
+            yield from (Batch(number, shard, None) for shard in shards)
+            continue
+        if not shards:
+            continue
+        wanted, size = set(shards), split.shard_rows
+        with parquet.ParquetFile(split.path) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if wanted.isdisjoint(range(start // size, math.ceil(end / size))):
+                    start = end
+                    continue
+                for rows in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=_COLUMNS):
+                    for shard, piece in _cut(rows, start, size):
+                        if shard in wanted:
+                            yield Batch(number, shard, piece)
+                    start += rows.num_rows
 
 
-class _Rows:
-    """The tokens of a split, 5 bytes each while they are collected."""
+def _cut(rows: Any, start: int, size: int) -> Iterator[tuple[int, Any]]:
+    """The pieces of an Arrow batch, whose first row is number ``start``, by shard."""
+    for shard in range(start // size, math.ceil((start + rows.num_rows) / size)):
+        first = max(0, shard * size - start)
+        yield shard, rows.slice(first, (shard + 1) * size - start - first)
 
-    def __init__(self) -> None:
-        self.ids, self.learn, self.offsets = array("i"), bytearray(), array("q", [0])
-        self.cut = self.longest = 0
 
-    def add(self, rendered: Rendered) -> None:
-        self.ids.extend(rendered.ids)
-        self.learn.extend(rendered.learn)
-        self.offsets.append(len(self.ids))
-        self.cut += rendered.cut
-        self.longest = max(self.longest, len(rendered.ids))
+def _split(dataset: Path, name: str) -> Split:
+    from pyarrow import parquet
 
-    def write(self, path: Path) -> None:
-        from safetensors.numpy import save_file
+    path = dataset / f"{name}.parquet"
+    if not path.is_file():
+        return Split(name, path, 0, 0)
+    metadata = parquet.read_metadata(path)
+    columns = [
+        group.column(i)
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for i in range(metadata.num_columns)
+    ]
+    texts = (column.total_uncompressed_size for column in columns if column.path_in_schema.endswith(".content"))
+    return Split(name, path, int(metadata.num_rows), sum(texts))
 
-        save_file(
-            {
-                "ids": np.frombuffer(self.ids, np.int32) if self.ids else np.zeros(0, np.int32),
-                "learn": np.frombuffer(self.learn, np.uint8) if self.learn else np.zeros(0, np.uint8),
-                "offsets": np.frombuffer(self.offsets, np.int64),
-            },
-            path,
-        )
+
+def _settings(values: Mapping[str, Any], splits: Sequence[Split]) -> str:
+    """sha256 of what decides the rows' tokens, as far as the job tells."""
+    decisive = [values.get(name) for name in DECISIVE]
+    text = json.dumps([decisive, [split.rows for split in splits]], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _kept(folder: Path, split: Split, settings: str) -> dict[int, Account]:
+    """The accounts of the whole shards that an earlier attempt left; everything else in their folder is removed."""
+    place = folder / split.name
+    place.mkdir(exist_ok=True)
+    kept: dict[int, Account] = {}
+    for number in range(split.shards):
+        path = shard_file(folder, split.name, number)
+        if not path.exists():
+            continue
+        try:
+            shard = Shard(path)
+            shard.verify()
+            account = Account(**shard.facts)
+            if (shard.settings, shard.shards, account.kept) != (settings, split.shards, len(shard)):
+                raise shard.damaged("of other rows or settings")
+            kept[number] = account
+        except (CorruptArtifact, TypeError) as error:
+            log.warning("%s: made anew", error)
+    whole = {shard_file(folder, split.name, number).name for number in kept}
+    for entry in place.iterdir():
+        if entry.name not in whole:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return kept
+
+
+def _facts(folder: Path, splits: Sequence[Split], accounts: Sequence[Mapping[int, Account]]) -> dict[str, Any]:
+    whole = Account()
+    rows: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    lengths: dict[str, dict[str, float]] = {}
+    for split, shards in zip(splits, accounts, strict=True):
+        account = Account()
+        for number in sorted(shards):
+            account.add(shards[number])
+        whole.add(account)
+        rows[split.name] = account.kept
+        tokens |= {
+            split.name: account.tokens,
+            f"{split.name}_learned": account.learned,
+            f"{split.name}_replies_cut": account.cut,
+        }
+        lengths[split.name] = _lengths(TokenRows(folder, split.name))
+    for line in whole.refused:
+        log.warning("%s", line)
+    return {
+        "layout": told(whole.layout, whole.thoughts),
+        "rows": rows,
+        "tokens": tokens,
+        "lengths": lengths,
+        "longest": whole.longest,
+        "truncated": sum(whole.truncated.values()),
+        "truncated_by": whole.truncated,
+        "dropped": whole.dropped,
+    }
+
+
+def _lengths(rows: TokenRows) -> dict[str, float]:
+    """Tokens a row: mean, and the shortest length that half, 95 % and 99 % of the rows do not exceed."""
+    if not len(rows):
+        return {}
+    quantiles = np.quantile(rows.lengths, (0.5, 0.95, 0.99), method="inverted_cdf")
+    shown = dict(zip(("p50", "p95", "p99"), map(int, quantiles), strict=True))
+    return {"mean": round(float(rows.lengths.mean()), 1), **shown}
 
 
 if __name__ == "__main__":
-    main(run)
+    # by its own name, not __main__: other processes must find the classes that this one sends them
+    from tasks.models import tokenizing
+
+    main(tokenizing.run)

@@ -1,60 +1,23 @@
-"""Which rows make which step: a pure function of the seed and the step, so that resuming needs no state.
+"""Which rows make which step, and how a step is cut into micro-batches: pure functions, so resuming needs no state.
 
-Shapes: b rows a micro-batch, s tokens of its longest row.
+Shapes: b rows and s tokens of a padded micro-batch, t tokens of a packed one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.models.tokens import TokenRows
+
 #: Rows of this many batches are sorted by length together: little padding, order still random.
 _GROUP_BATCHES = 8
 
-
-class TokenRows:
-    """A tokenised split, memory-mapped: ``ids`` and ``learn`` of row i are slices of two flat arrays."""
-
-    def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
-        with safe_open(path, framework="numpy") as file:
-            self.ids: NDArray[np.int32] = file.get_tensor("ids")
-            self.learn: NDArray[np.uint8] = file.get_tensor("learn")
-            self.offsets: NDArray[np.int64] = file.get_tensor("offsets")
-        self.lengths = np.diff(self.offsets)
-        # the first token of a row is predicted from nothing, so it is never a target
-        targets = np.concatenate([[0], np.cumsum(self.learn, dtype=np.int64)])
-        self.targets = targets[self.offsets[1:]] - targets[np.minimum(self.offsets[:-1] + 1, self.offsets[1:])]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def padded(self, rows: NDArray[np.int64], pad_id: int) -> dict[str, Any]:
-        """Torch tensors [b, s] of right-padded rows: input_ids, attention_mask, labels (-100 where not learned)."""
-        import torch
-
-        width = int(self.lengths[rows].max())
-        ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        labels = np.full((len(rows), width), -100, dtype=np.int64)
-        for line, row in enumerate(rows):
-            start, end = self.offsets[row], self.offsets[row + 1]
-            length = end - start
-            ids[line, :length] = self.ids[start:end]
-            mask[line, :length] = 1
-            labels[line, :length] = np.where(self.learn[start:end] > 0, self.ids[start:end], -100)
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(mask),
-            "labels": torch.from_numpy(labels),
-        }
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -68,7 +31,7 @@ class BatchPlan:
         seed: of the order.
     """
 
-    lengths: NDArray[np.int64]
+    lengths: Rows
     batch_size: int
     steps: int
     seed: int
@@ -77,7 +40,7 @@ class BatchPlan:
     def steps_for(rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
         return max_steps if max_steps is not None else max(1, math.ceil(epochs * math.ceil(rows / batch_size)))
 
-    def rows(self, step: int) -> NDArray[np.int64]:
+    def rows(self, step: int) -> Rows:
         """Row numbers of step ``step`` (from 0). The last batch of an epoch may be smaller."""
         per_epoch = math.ceil(len(self.lengths) / self.batch_size)
         epoch, index = divmod(step, per_epoch)
@@ -86,7 +49,7 @@ class BatchPlan:
             object.__setattr__(self, "_epoch", epoch)
         return self._batches[index]  # type: ignore[attr-defined,no-any-return]
 
-    def _shuffled(self, epoch: int) -> list[NDArray[np.int64]]:
+    def _shuffled(self, epoch: int) -> list[Rows]:
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.lengths))
         group = self.batch_size * _GROUP_BATCHES
@@ -99,7 +62,91 @@ class BatchPlan:
         return [batches[i] for i in random.permutation(len(batches))]
 
 
-def micro_batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Consecutive parts of at most ``size`` rows."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+@dataclass(frozen=True)
+class Limits:
+    """What a device computes at once; at least one row, whatever its length.
+
+    Attributes:
+        rows: at most so many.
+        tokens: at most so many, padding included; None for no limit.
+        packed: rows stand end to end; else all are as long as the longest.
+    """
+
+    rows: int
+    tokens: int | None = None
+    packed: bool = True
+
+    def cut(self, rows: Rows, lengths: Rows) -> list[Rows]:
+        """Consecutive parts of ``rows`` (the longest first) that keep the limits."""
+        parts: list[list[int]] = []
+        taken = 0
+        for row in rows[np.argsort(-lengths[rows], kind="stable")]:
+            length = int(lengths[row])
+            fits = parts and len(parts[-1]) < self.rows
+            if fits and self.tokens is not None:
+                whole = taken + length if self.packed else int(lengths[parts[-1][0]]) * (len(parts[-1]) + 1)
+                fits = whole <= self.tokens
+            if fits:
+                parts[-1].append(int(row))
+                taken += length
+            else:
+                parts.append([int(row)])
+                taken = length
+        return [np.array(part, dtype=np.int64) for part in parts]
+
+
+def divided(rows: Rows, lengths: Rows, processes: int) -> list[Rows]:
+    """The rows of each process: about the same number of tokens each, the longest rows first."""
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    tokens = [0] * processes
+    for row in rows[np.argsort(-lengths[rows], kind="stable")]:
+        least = tokens.index(min(tokens))
+        shares[least].append(int(row))
+        tokens[least] += int(lengths[row])
+    return [np.array(share, dtype=np.int64) for share in shares]
+
+
+def micro_batches(rows: Rows, lengths: Rows, rank: int, processes: int, limits: Limits) -> list[Rows]:
+    """The micro-batches of process ``rank``; every process has as many, so the last ones may be empty."""
+    parts = [limits.cut(share, lengths) for share in divided(rows, lengths, processes)]
+    most = max(map(len, parts))
+    return [*parts[rank], *([np.zeros(0, dtype=np.int64)] * (most - len(parts[rank])))]
+
+
+def collate(source: TokenRows, rows: Rows, *, packed: bool) -> dict[str, Any]:
+    """A micro-batch as tensors: the model's arguments, and ``places`` and ``targets`` for tasks.training.objective.
+
+    ``places`` are those tokens, counted through [b * s] or [t], whose next token is learned: ``targets``.
+    """
+    import torch
+
+    from tasks.models import packed as packing
+
+    found = [source.row(int(row)) for row in rows]
+    lengths = source.lengths[rows]
+    width = 0 if packed else int(lengths.max())
+    if packed:
+        ids = np.concatenate([ids for ids, _ in found]).astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        batch = packing.batch(ids, lengths)
+    else:
+        grid = np.zeros((len(rows), width), dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for line, (row_ids, _) in enumerate(found):
+            grid[line, : len(row_ids)], mask[line, : len(row_ids)] = row_ids, 1
+        starts = np.arange(len(rows)) * width
+        batch = {"input_ids": torch.from_numpy(grid), "attention_mask": torch.from_numpy(mask)}
+    # the first token of a row is predicted from nothing, so it is never a target
+    learned = [np.flatnonzero(learn[1:]) for _, learn in found]
+    places = np.concatenate([start + where for start, where in zip(starts, learned, strict=True)])
+    targets = np.concatenate([ids[1:][where] for (ids, _), where in zip(found, learned, strict=True)])
+    batch["places"] = torch.from_numpy(places.astype(np.int64))
+    batch["targets"] = torch.from_numpy(targets.astype(np.int64))
+    return batch
+
+
+def worst(lengths: Rows, limits: Limits) -> Rows:
+    """The rows of the largest micro-batch that can come: the longest rows together."""
+    longest = np.argsort(-lengths, kind="stable")[: limits.rows]
+    parts = limits.cut(longest, lengths)
+    return max(parts, key=lambda part: int(lengths[part].sum() if limits.packed else lengths[part].max() * len(part)))

@@ -1,4 +1,4 @@
-"""A worker of tasks.data.parallel whose batches say what it is to do."""
+"""A worker of tasks.parallel whose batches say what it is to do."""
 
 from __future__ import annotations
 

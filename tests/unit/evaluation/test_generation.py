@@ -250,7 +250,7 @@ def test_a_signal_stops_after_a_batch_with_its_replies_kept(
 def test_prompts_are_those_of_training_and_cuts_are_marked(
     base: Loaded, tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
 ) -> None:
-    from tasks.models.tokenizing import fit
+    from tasks.models.fitting import fit
 
     job = Job(make_job(tmp_path / "job", tiny, make_row))
     worker.run(job)

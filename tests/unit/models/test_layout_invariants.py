@@ -18,8 +18,8 @@ from test_templates import FAMILIES, byte_level, of_family, sentencepiece
 from tasks.conversation import Message, Row
 from tasks.errors import ModelError
 from tasks.models import families, loading, spelling, templates
+from tasks.models.fitting import fit, uncovered
 from tasks.models.rendering import Renderer
-from tasks.models.tokenizing import fit, uncovered
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import tiny_models

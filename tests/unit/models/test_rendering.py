@@ -10,8 +10,8 @@ import pytest
 
 from tasks.conversation import Message, Row
 from tasks.models.families import chatglm3, generic, recognise
+from tasks.models.fitting import fit
 from tasks.models.rendering import Renderer
-from tasks.models.tokenizing import fit
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "chatglm3_preprocess.json"
 CONTROL = {

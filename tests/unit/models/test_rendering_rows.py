@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -19,8 +18,9 @@ from tasks.data.sources import conversations
 from tasks.errors import ModelError
 from tasks.models import families, tokenizing
 from tasks.models.families import chatglm3
+from tasks.models.fitting import Tokeniser, fit, uncovered
 from tasks.models.rendering import Rendered, Renderer
-from tasks.models.tokenizing import Tokeniser, fit, uncovered
+from tasks.models.tokens import TokenRows
 from tasks.worker import Job
 
 LIMITS = {"max_prompt_tokens": 40, "max_reply_tokens": 8, "overlong": "truncate", "labels": "assistant"}
@@ -175,14 +175,16 @@ def test_the_worker_counts_what_it_cuts_and_drops(tiny_base: Path, tmp_path: Pat
     assert facts["rows"] == {"train": 3, "validation": 0}
     assert facts["truncated"] == 2 and facts["dropped"] == {"no token to learn": 1}
     assert facts["tokens"]["train_replies_cut"] == 1
-    from safetensors.numpy import load_file
-
-    made = load_file(tmp_path / "train.safetensors")
-    assert made["offsets"].tolist()[-1] == len(made["ids"]) == len(made["learn"]) == facts["tokens"]["train"]
-    assert made["ids"].dtype == np.int32 and made["learn"].sum() == facts["tokens"]["train_learned"]
+    reasons = ("prompt over tokenization.max_prompt_tokens", "reply over tokenization.max_reply_tokens")
+    assert facts["truncated_by"] == dict.fromkeys(reasons, 1)
+    made = TokenRows(tmp_path, "train")
+    assert made.lengths.sum() == facts["tokens"]["train"]
+    assert sum(int(made.row(i)[1].sum()) for i in range(3)) == facts["tokens"]["train_learned"]
     # [gMASK] sop <|user|> \n 问 <|assistant|> | \n 治 疗 </s>
-    assert made["learn"][: made["offsets"][1]].tolist() == [0] * 6 + [1] * 4
-    assert facts["longest"] == 40 + 4
+    assert made.row(0)[1].tolist() == [0] * 6 + [1] * 4
+    # the second row's prompt is cut to 40 tokens; the third has the prompt of 6 and a reply cut to 8
+    assert made.lengths.tolist() == [10, 40 + 4, 6 + 8] and facts["longest"] == 44
+    assert facts["lengths"] == {"train": {"mean": 22.7, "p50": 14, "p95": 44, "p99": 44}, "validation": {}}
 
 
 def test_overlong_rows_are_dropped_where_asked(tiny_base: Path, tmp_path: Path) -> None:
@@ -190,7 +192,10 @@ def test_overlong_rows_are_dropped_where_asked(tiny_base: Path, tmp_path: Path) 
     assert facts["rows"]["train"] == 1 and facts["dropped"] == {"prompt over tokenization.max_prompt_tokens": 1}
 
 
-def test_a_token_that_the_model_does_not_know_is_an_error_of_its_row(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_token_that_the_model_does_not_know_is_an_error_of_its_row(
+    processes: int, tiny_base: Path, tmp_path: Path
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
     for file in tiny_base.iterdir():
@@ -199,7 +204,7 @@ def test_a_token_that_the_model_does_not_know_is_an_error_of_its_row(tiny_base: 
     config = json.loads((small / "config.json").read_text(encoding="utf-8"))
     (small / "config.json").write_text(json.dumps({**config, "vocab_size": 100}), encoding="utf-8")
     with pytest.raises(ModelError, match=r"row r1: token id \d+, but the model knows 100 .*vocab_size"):
-        tokenise(tmp_path / "job", small, [row("问", "治疗")])
+        tokenise(tmp_path / "job", small, [row("问", "治疗")], processes=processes)
 
 
 def test_the_layout_of_the_job_goes_before_the_folders(tiny_base: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tasks.conversation import Message, Row, write_rows
+from tasks.conversation import Message, Row
 from tasks.errors import ModelError
 from tasks.models import families, spelling, templates
 from tasks.models.families import bloom, deepseek, gemma, generic, gpt_neox, llama, mistral, qwen
+from tasks.models.fitting import Tokeniser, told
 from tasks.models.rendering import Renderer
-from tasks.models.tokenizing import Tokeniser
 
 WORDS = [
     "你好，您好！ hello world, what is this? 1 + 1 = 2.\n\nInstruction Response Human Assistant user system model a::b"
@@ -482,10 +482,10 @@ def test_what_is_assumed_of_an_unknown_model_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "told"), [(None, "1 replies hold thoughts.*model.template=chatml"), ("chatml", "^layout: chatml$")]
+    ("template", "line"), [(None, "1 replies hold thoughts.*model.template=chatml"), ("chatml", "^layout: chatml$")]
 )
 def test_rows_with_thoughts_are_reported_where_prompts_close_thoughts_at_once(
-    template: str | None, told: str, tmp_path: Path
+    template: str | None, line: str, tmp_path: Path
 ) -> None:
     tokenizer = byte_level(eos_token="<|im_end|>")
     tokenizer.chat_template = THINKING
@@ -493,9 +493,8 @@ def test_rows_with_thoughts_are_reported_where_prompts_close_thoughts_at_once(
     (tmp_path / "config.json").write_text('{"model_type": "qwen3", "vocab_size": 512}', encoding="utf-8")
     replies = ("b", f"{THOUGHT}b", "<b>")
     rows = [Row(str(i), (Message("user", "a"), Message("assistant", r)), "", "") for i, r in enumerate(replies)]
-    write_rows(tmp_path / "rows.jsonl", rows)
     layout = {"family": "qwen", "template": template}
     values = {"model": str(tmp_path), "max_prompt_tokens": 64, "max_reply_tokens": 64, "layout": layout}
     tokeniser = Tokeniser(values)
-    assert len(list(tokeniser.rows(tmp_path / "rows.jsonl"))) == 3
-    assert re.search(told, tokeniser.told)
+    assert len(list(tokeniser.rows(rows))) == 3
+    assert re.search(line, told(tokeniser.layout, tokeniser.thoughts))

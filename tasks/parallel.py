@@ -2,7 +2,7 @@
 
 The processes speak over pipes, so they end when the parent does, however it dies; and they import nothing but what
 they work with (a pool of the standard library would import the whole command again in each). ``python -m
-tasks.data.parallel`` is such a process.
+tasks.parallel`` is such a process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import pickle
 import queue
 import subprocess
 import sys
+import threading
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, BinaryIO, TypeVar
@@ -24,13 +26,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def default_processes() -> int:
-    """One a core that this process may use, at most 8: more wait for the disk."""
+def default_processes(most: int = 8) -> int:
+    """One a core that this process may use, at most ``most``: what reads much soon waits for the disk."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores))
+    return max(1, min(most, cores))
 
 
-def in_order(kind: Callable[[Any], Callable[[T], R]], setup: Any, batches: Iterable[T], processes: int) -> Iterator[R]:
+def in_order(
+    kind: Callable[[Any], Callable[[T], R]], setup: Any, batches: Iterable[T], processes: int
+) -> Generator[R, None, None]:
     """``kind(setup)(batch)`` of every batch, in the batches' order, at most two batches a process ahead.
 
     Raises:
@@ -69,7 +73,7 @@ class _Process:
 
     def __init__(self, first: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.data.parallel"],
+            [sys.executable, "-m", "tasks.parallel"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's matter, which ends them
@@ -83,7 +87,7 @@ class _Process:
             error, result = pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError) as problem:
             code = self._process.wait()
-            raise WeitiaoError(f"prepare: a worker process ended (code {code}); its message is above") from problem
+            raise WeitiaoError(f"a worker process ended (code {code}); its message is above") from problem
         if error is not None:
             raise error
         return result
@@ -106,23 +110,37 @@ class _Process:
 
 def _serve(source: BinaryIO, target: BinaryIO) -> None:
     """Answer batches until the parent closes the pipe. Both ends are this program, so pickles are no foreign input."""
-    kind, setup = pickle.load(source)
-    work = kind(setup)
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(source, waiting), daemon=True).start()
+    kind, setup = waiting.get()
+    work: Callable[[Any], Any] | None = None
     while True:
+        batch = waiting.get()
         try:
-            batch = pickle.load(source)
-        except (EOFError, pickle.UnpicklingError):
-            return  # the parent has ended
-        try:
+            work = work or kind(setup)
             answer: tuple[WeitiaoError | None, Any] = (None, work(batch))
         except WeitiaoError as error:
             answer = (error, None)
+        pickle.dump(answer, target, protocol=5)
+        target.flush()
+
+
+def _receive(source: BinaryIO, waiting: queue.SimpleQueue[Any]) -> None:
+    """Read ahead in a thread: so the parent's end is noticed in the middle of work, and ends this process too."""
+    while True:
         try:
-            pickle.dump(answer, target, protocol=5)
-            target.flush()
-        except BrokenPipeError:
-            return
+            waiting.put(pickle.load(source))
+        except (EOFError, pickle.UnpicklingError):
+            os._exit(0)
+        except BaseException:  # what it was to import cannot be imported
+            traceback.print_exc()
+            os._exit(1)
 
 
 if __name__ == "__main__":
-    _serve(sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        _serve(sys.stdin.buffer, sys.stdout.buffer)
+    except BaseException as error:
+        if not isinstance(error, BrokenPipeError):  # that is the parent's end too
+            traceback.print_exc()
+        os._exit(1)  # a usual exit waits for the thread that reads

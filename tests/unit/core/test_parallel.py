@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.data.parallel import in_order
 from tasks.errors import DataError, WeitiaoError
+from tasks.parallel import in_order
 
 WORKERS = Path(__file__).parents[2] / "workers"
 
@@ -28,7 +28,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "tasks.data.parallel" in p.cmdline()]
+    return [p for p in psutil.Process().children(recursive=True) if "tasks.parallel" in p.cmdline()]
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -50,7 +50,7 @@ def test_batches_are_taken_as_they_are_needed(worker: Any) -> None:
     stream = in_order(worker, 1, batches(), 2)
     assert next(stream)[0] == 0
     assert len(taken) <= 5
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert children() == []
 
 
@@ -71,7 +71,7 @@ def test_processes_end_when_their_parent_is_killed() -> None:
     program = (
         "import os, signal\n"
         "from batch_worker import Worker\n"
-        "from tasks.data.parallel import in_order\n"
+        "from tasks.parallel import in_order\n"
         "pids = {pid for _, (_, pid) in zip(range(6), in_order(Worker, 1, range(99), 2))}\n"
         "print(*pids, flush=True)\n"
         "stream = in_order(Worker, 1, range(99), 2)\n"
