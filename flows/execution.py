@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from tasks import devices
 from tasks.artifacts import Artifact, ServableModel
 from tasks.config import PipelineConfig
-from tasks.errors import Stopped, UserError, WeitiaoError
+from tasks.errors import Diverged, Stopped, UserError, WeitiaoError
 from tasks.store import Store
 from tasks.tracking.tracker import NoTracker, Tracker
 
@@ -125,10 +125,10 @@ def _as_flow(goal: Callable[[], T], name: str) -> T:
 
 
 def _may_pass_next_time(task: Any, run: Any, state: Any) -> bool:
-    """Whether trying a failed stage again makes sense: not after a user's mistake or a signal."""
+    """Whether trying a failed stage again makes sense: not after a user's mistake, a signal or divergence."""
     try:
         state.result()
-    except (UserError, Stopped):
+    except (UserError, Stopped, Diverged):
         return False
     except Exception:
         return True

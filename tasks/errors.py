@@ -6,9 +6,14 @@
     │   ├── DataError           a data file or a row: names file:line
     │   └── ModelError          a base model, an adapter, a checkpoint
     ├── ResourceError           exit 1, one line: a busy port, a full disk, a missing device
+    │   └── OutOfMemory         a device's or the machine's memory was not enough (a worker's exit code: 76)
     ├── StageError              exit 1: a stage's work failed; names the log
-    │   └── CorruptArtifact     an artifact's files differ from its record
+    │   ├── CorruptArtifact     an artifact's files differ from its record
+    │   └── Diverged            training came to numbers that mean nothing (a worker's exit code: 77)
     └── Stopped                 exit 75: a signal came, the state is saved; run the same command again
+
+A worker process ends with ``worker_exit_code``, which tells its supervisor more than a person needs; the commands that
+people type end with ``exit_code``.
 
 Every exception is built from plain strings and survives pickling, so that an orchestrator may carry it.
 """
@@ -22,6 +27,8 @@ class WeitiaoError(Exception):
     """Anything that went wrong in this project."""
 
     exit_code = 1
+    #: None: the same as exit_code.
+    worker_exit_code: int | None = None
 
 
 class UserError(WeitiaoError):
@@ -61,6 +68,18 @@ class CorruptArtifact(StageError):
     """An artifact's files are not those that its record lists."""
 
 
+class OutOfMemory(ResourceError):
+    """A device or the machine has no memory left for what was to be computed."""
+
+    worker_exit_code = 76
+
+
+class Diverged(StageError):
+    """Training came to numbers that mean nothing; the same run would again."""
+
+    worker_exit_code = 77
+
+
 class Stopped(WeitiaoError):
     """A signal stopped the work after its state was saved."""
 
@@ -69,5 +88,16 @@ class Stopped(WeitiaoError):
 
 #: Exceptions that a worker may hand back by name through its ``error.json`` (see tasks.launch).
 BY_NAME: dict[str, type[WeitiaoError]] = {
-    kind.__name__: kind for kind in (UserError, ConfigError, DataError, ModelError, ResourceError, StageError, Stopped)
+    kind.__name__: kind
+    for kind in (
+        UserError,
+        ConfigError,
+        DataError,
+        ModelError,
+        ResourceError,
+        OutOfMemory,
+        StageError,
+        Diverged,
+        Stopped,
+    )
 }

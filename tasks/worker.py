@@ -3,28 +3,33 @@
 A worker is a process of its own (``python -m tasks.<domain>.worker <folder>``), also under torchrun; a person can run
 the same command by hand. Needs the standard library only. The orchestrator's side is tasks.launch.
 
-Exit codes: 0 done, 2 the user's input, 75 stopped with its state saved, 1 anything else.
+Exit codes: 0 done, 2 the user's input, 75 stopped with its state saved, 76 out of memory, 77 diverged, 1 anything else.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import StageError, Stopped, WeitiaoError
+from tasks import gpu_locks, lifeline
+from tasks.errors import OutOfMemory, ResourceError, StageError, Stopped, WeitiaoError
 from tasks.files import write_atomic
+from tasks.lifeline import LIFELINE
 
-#: Set by tasks.launch: the worker's standard input is a pipe that closes when its parent dies.
-LIFELINE = "WEITIAO_LIFELINE"
+__all__ = ["LIFELINE", "Job", "main", "peak_resident_bytes"]
+
+#: The disk is full, over its quota, read-only or broken.
+_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS, errno.EIO}
 
 
 class Job:
@@ -35,6 +40,7 @@ class Job:
         values: the content of job.json.
         stopping: a signal asked the worker to save its state and raise Stopped.
         leader: this process writes files and progress (rank 0 of a distributed run).
+        attempt: number of this launch in its folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +48,12 @@ class Job:
         self.values: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         self.stopping = False
         self.leader = int(os.environ.get("RANK", "0")) == 0
+        self.attempt = int(self.values.get("attempt", 0))
         self._last_progress = 0.0
+
+    def superseded(self) -> bool:
+        """Whether a newer launch works in this folder: what this one still writes must not be committed."""
+        return read_attempt(self.folder) > self.attempt
 
     def progress(self, done: int, total: int, **numbers: float) -> None:
         """Append one line to progress.jsonl, for the progress bar and the tracker (at most about five a second)."""
@@ -64,27 +75,64 @@ def main(run: Callable[[Job], Mapping[str, Any]]) -> None:
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "job.json").is_file():
         raise SystemExit(f"usage: python -m {_module()} FOLDER   (a folder that holds job.json)")
     job = Job(Path(sys.argv[1]))
-    signal.signal(signal.SIGTERM, job.stop)
-    signal.signal(signal.SIGINT, job.stop)
-    if os.environ.get(LIFELINE) == "1":
-        threading.Thread(target=_watch_parent, args=(job,), daemon=True).start()
+    lifeline.watch(job.stop)
+    if job.leader and os.environ.get(LIFELINE) != "1":  # run by hand: nobody cleared what an earlier run left
+        (job.folder / "error.json").unlink(missing_ok=True)
     try:
-        with _Exclusive(job):
+        with _Exclusive(job), _gpus(job):
             result = dict(run(job))
             if job.leader:
                 write_atomic(job.folder / "result.json", json.dumps(result, ensure_ascii=False, indent=1))
     except Exception as error:
-        # one rank's report is enough, but any rank may be the one that failed: the last to fail writes it
-        code = error.exit_code if isinstance(error, WeitiaoError) else 1
-        name = type(error).__name__ if isinstance(error, WeitiaoError) else "StageError"
-        message = str(error) if isinstance(error, WeitiaoError) else f"{type(error).__name__}: {error}"
-        if not isinstance(error, WeitiaoError):
+        known = error if isinstance(error, WeitiaoError) else _translated(error)
+        if known is not error:
             traceback.print_exc()
-        if job.leader or not isinstance(error, Stopped):
-            write_atomic(job.folder / "error.json", json.dumps({"kind": name, "message": message}, ensure_ascii=False))
+        _report(job, known)
         sys.stderr.flush()
         # os._exit: after a failure inside a collective, library threads may hang a normal exit
-        os._exit(code)
+        os._exit(known.worker_exit_code or known.exit_code)
+
+
+def read_attempt(folder: Path) -> int:
+    """The number of the newest launch in a folder, from its job.json; 0 before the first."""
+    try:
+        return int(json.loads((folder / "job.json").read_text(encoding="utf-8")).get("attempt", 0))
+    except (OSError, ValueError):
+        return 0
+
+
+def _translated(error: Exception) -> WeitiaoError:
+    """One of our kinds for any other exception: of memory by torch's class or words, of the disk by number."""
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where = error.filename or "the disk"
+        return ResourceError(f"{where}: {error.strerror}; mend it and run the same command again")
+    return OutOfMemory(message) if out_of_memory(error) else StageError(message)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of a GPU or of the machine, was not enough; known by name and words, without torch."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError", "OutOfMemory"}:
+        return True
+    words = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _report(job: Job, error: WeitiaoError) -> None:
+    """Leave error.json. The first process that fails has the reason: the others only lose their connection to it."""
+    path = job.folder / "error.json"
+    if path.exists() or (isinstance(error, Stopped) and not job.leader):
+        return
+    write_atomic(path, json.dumps({"kind": type(error).__name__, "message": str(error)}, ensure_ascii=False))
+
+
+def _gpus(job: Job) -> AbstractContextManager[None]:
+    """Locks of this machine's GPUs, for jobs that name how many ``gpus`` they take here."""
+    count = int(job.values.get("gpus", 0))
+    if not count or os.environ.get("LOCAL_RANK", "0") != "0":
+        return contextlib.nullcontext()
+    return gpu_locks.held(gpu_locks.visible(count), str(job.folder))
 
 
 def peak_resident_bytes() -> int:
@@ -103,15 +151,6 @@ def _module() -> str:
     return spec.name if spec else "tasks.<domain>.worker"
 
 
-def _watch_parent(job: Job) -> None:
-    """Stop when the parent's end of the pipe closes: a worker must not outlive the flow that waits for it."""
-    # not through sys.stdin: a thread inside its buffer when the interpreter ends is a fatal error
-    while os.read(0, 4096):
-        pass
-    logging.getLogger(__name__).warning("the parent process is gone: saving the state and stopping")
-    job.stop()
-
-
 class _Exclusive:
     """Refuses a second worker in the same folder; the kernel frees the lock when the process dies."""
 
@@ -126,7 +165,7 @@ class _Exclusive:
 
         self._file = (self._job.folder / "worker.lock").open("a+", encoding="utf-8")
         # a worker whose parent was killed needs a moment to save and leave
-        deadline = time.monotonic() + float(os.environ.get("WEITIAO_LOCK_WAIT_S", "60"))
+        deadline = time.monotonic() + float(os.environ.get(gpu_locks.WAIT, "60"))
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

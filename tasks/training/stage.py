@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import Any
 
 from tasks import devices, schema
 from tasks.artifacts import BaseModelArtifact, Checkpoints, TokenizedDataset
-from tasks.errors import ConfigError
-from tasks.launch import run_worker
+from tasks.errors import ConfigError, OutOfMemory
+from tasks.files import write_atomic
+from tasks.launch import Machines, run_worker
 from tasks.methods._method import MethodConfig
+from tasks.models import outline
 from tasks.store import Store
-from tasks.training import checkpointing, memory
+from tasks.training import checkpointing, deepspeed_config, planning
 from tasks.training.config import HardwareConfig, TrainingConfig
 
 log = logging.getLogger(__name__)
+
+#: In a run's folder: what may be computed at once, after a shortage of memory; read by the worker.
+MICRO_BATCH = "micro_batch.json"
 
 
 def train(
@@ -36,6 +42,12 @@ def train(
     """
     device = devices.resolve_device(hardware.device)
     precision = devices.resolve_precision(config.precision, device)
+    settings = {
+        "training": {**schema.identity(config), "precision": precision, "quantization": base.quantization},
+        "method": schema.identity(method),
+    }
+    inputs = {"tokens": tokens.fingerprint, "base_model": base.fingerprint}
+    identity = {**settings, "inputs": inputs}
 
     def work(folder: Path) -> Mapping[str, Any]:
         if base.device_map != "none":
@@ -43,13 +55,13 @@ def train(
                 f"model.device_map={base.device_map}: a model that is spread layer by layer over devices can answer, "
                 "not train: its loss and its gradients end on other devices than their inputs. Set "
                 "model.device_map=none; for a model too large for one GPU take model.quantization=nf4 with "
-                "method=lora; ZeRO-3, which divides each layer's weights over the GPUs, is the way to train all of a "
-                "large model (not built in yet)"
+                "method=qlora; ZeRO-3 (hardware=zero3), which divides each layer's weights over the GPUs, is the way "
+                "to train all of a large model"
             )
         done = checkpointing.finished(folder)
         if done is not None:  # an attempt that was ended between its last step and the publishing
             return done
-        _log_memory(config, method, hardware, tokens, base, device, precision)
+        planned = _log_memory(config, method, hardware, tokens, base, device, precision)
         job = {
             "model": str(base.weights),
             "base_fingerprint": base.fingerprint,
@@ -58,32 +70,125 @@ def train(
             "tokens": str(tokens.path),
             "method": method.model_dump(mode="json"),
             "training": config.model_dump(mode="json"),
+            "hardware": hardware.model_dump(mode="json"),
+            "deepspeed": _deepspeed(config, hardware, base, device, precision),
+            "micro_batch": planned.to_json() if planned else None,
+            "identity": identity,
             "device": device,
             "precision": precision,
+            "gpus": hardware.processes if device == "cuda" else 0,
         }
-        return run_worker(
-            "tasks.training.worker",
-            folder,
-            job,
-            label="train",
-            processes=hardware.processes,
-            device=device,
-            on_progress=lambda _: on_metrics(folder / "metrics.jsonl") if on_metrics else None,
-        )
+
+        def run() -> Mapping[str, Any]:
+            return run_worker(
+                "tasks.training.worker",
+                folder,
+                job,
+                label="train",
+                processes=hardware.processes,
+                device=device,
+                machines=Machines(hardware.nodes, str(hardware.main_address), hardware.main_port)
+                if hardware.nodes > 1
+                else None,
+                on_progress=lambda _: on_metrics(folder / "metrics.jsonl") if on_metrics else None,
+            )
+
+        return shrinking(run, folder, job, config.rows_at_once(hardware.world), tokens.longest)
 
     return store.publish(
         Checkpoints,
         name=f"{method.name}-{tokens.path.name.rsplit('-', 1)[0]}",
-        revision=2,
-        config={
-            "training": {**schema.identity(config), "precision": precision, "quantization": base.quantization},
-            "method": schema.identity(method),
+        revision=3,
+        config=settings,
+        inputs=inputs,
+        execution={
+            "device": device,
+            "processes": hardware.world,
+            "strategy": hardware.strategy,
+            "offload": hardware.offload,
+            "versions": devices.versions(),
         },
-        inputs={"tokens": tokens.fingerprint, "base_model": base.fingerprint},
-        execution={"device": device, "processes": hardware.processes, "versions": devices.versions()},
         work=work,
         resumable=True,
     )
+
+
+def shrinking(
+    run: Callable[[], Mapping[str, Any]], folder: Path, job: dict[str, Any], rows: int, longest: int
+) -> Mapping[str, Any]:
+    """Run the worker; out of memory, again with half as much computed at once, from its last checkpoint.
+
+    A step stays ``training.batch_size`` rows: it is only cut into more micro-batches.
+
+    Args:
+        job: what the worker is given; its ``micro_batch`` is what is computed at once at first.
+        rows: computed at once where the job does not say.
+        longest: tokens of the longest row.
+
+    Raises:
+        OutOfMemory: one row at once is too much already; says what to lower.
+    """
+    while True:
+        try:
+            return run()
+        except OutOfMemory as error:
+            lower = halved(_at_once(folder, job, rows), longest)
+            if lower is None:
+                raise OutOfMemory(f"{_what_to_lower(job, longest)} ({error})") from error
+            write_atomic(folder / MICRO_BATCH, json.dumps(lower))
+            job["training"]["resume"] = "auto"  # never, or a step, was meant for the start
+            log.warning(
+                "train: out of memory; goes on from the last checkpoint with at most %s rows%s at once (%s)",
+                lower["rows"],
+                f" and {lower['tokens']} tokens" if lower["tokens"] else "",
+                str(error)[:200],
+            )
+
+
+def halved(at_once: Mapping[str, int | None], longest: int) -> dict[str, int | None] | None:
+    """Half of what is computed at once, None where that is a single row already (the longest one goes alone)."""
+    rows, tokens = int(at_once["rows"] or 1), at_once.get("tokens")
+    if rows <= 1 or (tokens is not None and tokens <= longest):
+        return None
+    return {"rows": rows // 2, "tokens": None if tokens is None else tokens // 2}
+
+
+def _at_once(folder: Path, job: Mapping[str, Any], rows: int) -> dict[str, int | None]:
+    """What the worker computed at once in its last attempt."""
+    file = folder / MICRO_BATCH
+    if file.is_file():
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    return {"rows": rows, "tokens": job["training"]["micro_batch_tokens"], **(job["micro_batch"] or {})}
+
+
+def _what_to_lower(job: Mapping[str, Any], longest: int) -> str:
+    ways = ["shorten rows (tokenization.max_prompt_tokens, max_reply_tokens)"]
+    if job["training"]["gradient_checkpointing"] != "full":
+        ways.append("set training.gradient_checkpointing=full")
+    if job["quantization"] == "none":
+        ways.append("train over a quantised base (method=qlora model.quantization=nf4)")
+    if not job["hardware"]["offload"]:
+        ways.append("divide the model (hardware=zero3, or zero3_offload)")
+    return f"training needs more memory than there is even with one row of {longest} tokens at once: {', '.join(ways)}"
+
+
+def _deepspeed(
+    config: TrainingConfig, hardware: HardwareConfig, base: BaseModelArtifact, device: str, precision: str
+) -> dict[str, Any] | None:
+    """DeepSpeed's JSON where a ZeRO strategy is chosen.
+
+    Raises:
+        ConfigError: the user's own file contradicts the configuration.
+        ResourceError: DeepSpeed is not installed.
+    """
+    if hardware.strategy == "ddp":
+        return None
+    deepspeed_config.require()
+    settings = deepspeed_config.Settings.of(
+        config, hardware, device=device, precision=precision, hidden_size=base.hidden_size
+    )
+    own = None if hardware.deepspeed is None else deepspeed_config.read(hardware.deepspeed)
+    return deepspeed_config.generate(settings, own, f"hardware.deepspeed={str(hardware.deepspeed)!r}")
 
 
 def _log_memory(
@@ -94,28 +199,34 @@ def _log_memory(
     base: BaseModelArtifact,
     device: str,
     precision: str,
-) -> None:
-    """The plan's estimate again, now that the longest row is known."""
-    names = ("parameters", "hidden_size", "layers", "vocabulary", "key_value_heads", "head_size")
-    shape = {name: int(getattr(base, name)) for name in names}
-    rows = config.rows_at_once(hardware.processes)
-    needed = memory.estimate(
-        shape,
-        trainable=memory.trainable_parameters(shape, method.model_dump()),
-        rows=rows,
-        tokens=tokens.longest,
+) -> planning.MicroBatch | None:
+    """The plan again, now that the longest row is known: what is computed at once, and the memory that it takes.
+
+    None for an architecture that the estimate does not know.
+
+    Raises:
+        ConfigError, ResourceError: it does not fit; with the nearest settings that would.
+    """
+    shape = outline.of_folder(base.weights)
+    if shape is None:
+        log.info(
+            "train: the memory that this architecture needs is not known; lower training.micro_batch_size if short"
+        )
+        return None
+    run = planning.Run(
+        outline=shape,
+        method=method.model_dump(),
+        training=config,
+        hardware=hardware,
+        longest=tokens.longest,
+        device=device,
         precision=precision,
-        gradient_checkpointing=config.gradient_checkpointing,
         quantization=base.quantization,
-    ).total
-    available = devices.memory_bytes(device)
-    level = logging.WARNING if needed > available else logging.INFO
-    log.log(
-        level,
-        "train: longest row %d tokens, %d rows at once: about %.1f of %.1f GiB%s",
-        tokens.longest,
-        rows,
-        needed / (1 << 30),
-        available / (1 << 30),
-        "; lower training.micro_batch_size if it runs out" if needed > available else "",
+        available=devices.memory_bytes(device),
     )
+    chosen = planning.choose_micro_batch(run)
+    log.info("train: %s", planning.described(run, chosen))
+    work = planning.work_of(run, tokens.tokens, tokens.rows)
+    rate = planning.rate(tokens.path.parent.parent, device, devices.facts(tokens.path))
+    log.info("train: %s", planning.duration(run, work, rate))
+    return chosen

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.errors import ConfigError, Stopped
+from tasks.errors import ConfigError, Diverged, Stopped
 from tasks.worker import Job, main
 
 
@@ -22,6 +25,24 @@ def run(job: Job) -> Mapping[str, Any]:
     if what == "die":
         print("last words", flush=True)
         os.kill(os.getpid(), 9)
+    if what == "memory":
+        raise RuntimeError(f"[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: {1 << 50}")
+    if what == "diverge":
+        raise Diverged("loss is nan")
+    if what == "hang":
+        # a child in a session of its own, as torchrun's are, and a main thread that waits in C code for ever, as in a
+        # collective: Python runs no signal handler there
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        (job.folder / "pids").write_text(f"{os.getpid()} {child.pid}", encoding="utf-8")
+        job.progress(2, 2)
+        mutex, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+        library.pthread_mutex_lock(mutex)
+        library.pthread_mutex_lock(mutex)
+    if what == "superseded":
+        before = job.superseded()
+        values = {**job.values, "attempt": job.attempt + 1}
+        (job.folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
+        return {"attempt": job.attempt, "superseded": [before, job.superseded()]}
     if what == "exit":
         print("leaving", file=sys.stderr)
         sys.exit(3)
