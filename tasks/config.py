@@ -19,11 +19,13 @@ from tasks.data.source import SourceConfig
 from tasks.errors import ConfigError
 from tasks.evaluation.config import EvaluationConfig
 from tasks.export.config import ExportConfig
+from tasks.methods import lora
 from tasks.methods._method import MethodConfig
 from tasks.models.config import ModelConfig, TokenizationConfig
 from tasks.schema import How, Section
 from tasks.serving.config import ServingConfig
 from tasks.tracking.config import TrackingConfig
+from tasks.training import deepspeed_config
 from tasks.training.config import HardwareConfig, TrainingConfig
 
 S = TypeVar("S", bound=Section)
@@ -202,19 +204,36 @@ def _shown(key: str, value: Any) -> str:
 
 def _across(config: PipelineConfig) -> Iterator[str]:
     """Rules that no section can check alone."""
-    training, processes = config.training, config.hardware.processes
-    if config.model.quantization != "none" and config.method.name in ("freeze", "full"):
+    training, hardware = config.training, config.hardware
+    yield from _about_method(config)
+    yield from hardware.problems()
+    if training.batch_size < hardware.world:
+        machines = f" x hardware.nodes={hardware.nodes} = {hardware.world}" if hardware.nodes > 1 else ""
         yield (
-            f"model.quantization={config.model.quantization}: not with method={config.method.name}, which trains the "
-            "quantised weights themselves; use method=lora, ptuning_v2 or ptuning, or model.quantization=none"
+            f"training.batch_size={training.batch_size}: fewer rows than hardware.processes={hardware.processes}"
+            f"{machines}; at least {hardware.world}"
         )
-    if training.batch_size < processes:
-        yield (
-            f"training.batch_size={training.batch_size}: fewer rows than hardware.processes={processes}; "
-            f"at least {processes}"
-        )
+    if hardware.strategy != "ddp":
+        yield from deepspeed_config.problems(training, hardware, config.model.quantization)
     if config.evaluation.max_new_tokens < config.tokenization.max_reply_tokens:
         yield (
             f"evaluation.max_new_tokens={config.evaluation.max_new_tokens}: shorter than the replies that are learned; "
             f"at least tokenization.max_reply_tokens={config.tokenization.max_reply_tokens}"
         )
+
+
+def _about_method(config: PipelineConfig) -> Iterator[str]:
+    """What a method and the base's quantisation, or two settings of a method, exclude."""
+    method, quantization = config.method, config.model.quantization
+    if quantization != "none" and method.name in ("freeze", "full"):
+        yield (
+            f"model.quantization={quantization}: not with method={method.name}, which trains the quantised weights "
+            "themselves; use method=qlora, ptuning_v2, ptuning or prompt_tuning, or model.quantization=none"
+        )
+    if quantization == "none" and method.name == "qlora":
+        yield (
+            "model.quantization=none: not with method=qlora, which is LoRA over quantised weights; use nf4 or int8, "
+            "or method=lora"
+        )
+    if isinstance(method, lora.Config):
+        yield from lora.problems(method, quantized=quantization != "none")

@@ -21,6 +21,9 @@ class MethodConfig(Section):
 class Method(Protocol):
     """A method's module.
 
+    It may also have ``learning_rate_scales(model, config) -> dict[str, float]``: for names of parameters of the model
+    with its method, what training.learning_rate is multiplied by for them; 1 for all that it does not name.
+
     ``MERGES``: its weights can be folded into the base, so that any server can load the result.
     """
 
@@ -34,7 +37,7 @@ class Method(Protocol):
         """Write the trained tensors as safetensors, with what is needed to load them onto the base."""
 
     def load(self, model: Any, folder: Path, config: Any, *, trainable: bool) -> Any:
-        """Put saved tensors onto a freshly loaded base model."""
+        """Put saved tensors onto a freshly loaded base model; ``trainable``: bit by bit as they were when saved."""
 
     def merge(self, model: Any) -> Any:
         """The plain transformers model with the trained tensors folded in (only where ``MERGES``)."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tasks.errors import ConfigError, ModelError
 from tasks.methods._layers import layer_list
+from tasks.models import packed
 
 #: Names that models give the cache in the arguments of their attention.
 _CACHES = ("past_key_values", "layer_past")
@@ -181,14 +182,15 @@ class _Hook:
         self._layer = layer
         self._names = list(inspect.signature(type(attention).forward).parameters)[1:]
         self._cache = _cache_name(attention) or ""
-        implementation = str(getattr(getattr(attention, "config", None), "_attn_implementation", ""))
-        self._flash = "flash" in implementation  # without a mask it is causal from the last key on: right as it is
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
         kwargs = {**dict(zip(self._names, args, strict=False)), **kwargs}
         hidden, cache, mask = kwargs[self._names[0]], kwargs.get(self._cache), kwargs.get("attention_mask")
         queries = hidden.shape[1]
-        if mask is not None or (queries > 1 and not self._flash):
+        implementation = str(getattr(getattr(module, "config", None), "_attn_implementation", ""))
+        # without a mask these are causal from the last key on: right as it is
+        from_the_end = "flash" in implementation or implementation == packed.NAME
+        if mask is not None or (queries > 1 and not from_the_end):
             past = 0 if cache is None else int(cache.get_seq_length(self._layer))
             kwargs["attention_mask"] = self._prefix.widened(mask, queries, past, hidden.device)
         for name in _BIASES:

@@ -104,11 +104,44 @@ class PromptTuned(nn.Module):
         output.sequences = sequences
         return output
 
+    def prompted(self, inputs: dict[str, Any], places: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """The base's arguments for right-padded or packed rows, each behind its prompt, and where ``places`` went.
+
+        Args:
+            inputs: input_ids with attention_mask [b, s], or a packed batch [1, t] (see tasks.models.packed).
+            places: tokens, counted through [b * s] or [t].
+        """
+        n, ids = self.num_virtual_tokens, inputs["input_ids"]
+        if "cu_seq_lens_q" not in inputs:
+            extended, mask = self._extended(ids, inputs.get("attention_mask"))
+            row = places // ids.shape[1]
+            return {**inputs, "input_ids": extended, "attention_mask": mask}, places + n * (row + 1)
+        bounds = inputs["cu_seq_lens_q"]
+        counted = torch.arange(ids.shape[1], device=ids.device)
+        row = torch.searchsorted(bounds[1:], counted, right=True, out_int32=True)  # of each token
+        moved = counted + n * (row + 1)
+        rows = len(bounds) - 1
+        longer = bounds + n * torch.arange(rows + 1, device=ids.device, dtype=bounds.dtype)
+        within = torch.arange(ids.shape[1] + n * rows, device=ids.device)
+        position = within - longer[torch.searchsorted(longer[1:], within, right=True)]
+        extended = self.first_id + position  # the virtual tokens' places; the others are overwritten
+        extended[moved] = ids[0]
+        longest = inputs["max_length_q"] + n
+        packed = {
+            "input_ids": extended[None],
+            "position_ids": position[None],
+            "cu_seq_lens_q": longer,
+            "cu_seq_lens_k": longer,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+        return {**inputs, **packed}, moved[places]
+
     @staticmethod
     def _refuse(options: dict[str, Any]) -> None:
         for name in ("position_ids", "inputs_embeds", "past_key_values", "max_length"):
             if options.get(name) is not None:
-                raise ModelError(f"method=ptuning: {name} cannot be given: the virtual tokens would not be counted in")
+                raise ModelError(f"a trained prompt: {name} cannot be given: its tokens would not be counted in")
 
     def _extended(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Ids and mask [b, n + s] with the virtual tokens between a row's left padding and its text."""

@@ -1,8 +1,10 @@
 """P-Tuning: trained vectors in front of the prompt, at the embedding only, made by a small network while training.
 
 Source: Liu et al. 2021, https://arxiv.org/abs/2103.10385; the network (MLP or LSTM) is PEFT's PromptEncoder. The
-prompt cannot be merged into weights: the model is served as base + prompt. What the seeds' ``P-Tuning`` flags switch
-on is P-Tuning v2: see ``ptuning_v2``.
+prompt cannot be merged into weights: the model is served as base + prompt.
+
+Notes on ChatGLM-Finetuning call its prefix_projection=False "P-Tuning, at the embedding only". It is not: in that code
+both values put vectors into every layer, see ``ptuning_v2``. This method is what those notes describe.
 """
 
 from __future__ import annotations

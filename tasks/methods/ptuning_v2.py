@@ -1,8 +1,15 @@
 """P-Tuning v2: trained key and value vectors in front of every layer's attention.
 
-Source: Liu et al. 2022, https://arxiv.org/abs/2110.07602; the encoder is the one of the official ChatGLM code (there
-``pre_seq_len`` and ``prefix_projection``), so that its checkpoints mean the same here: see ``_prefix``. The prefix
-cannot be merged into weights: the model is served as base + prefix.
+The prefix cannot be merged into weights: the model is served as base + prefix.
+
+What other programs' settings mean here: ``pre_seq_len`` is num_virtual_tokens; ``prefix_projection`` has the same name.
+ChatGLM-Finetuning's notes call the two values of its flag (there also ``prefix_encoder``) P-Tuning v2 (True) and
+P-Tuning at the embedding only (False), but in its code both are P-Tuning v2: with False the vectors of every layer are
+trained as they are (16 tokens on ChatGLM-6B: 16 * 28 * 2 * 4096 = 3,670,016 parameters), with True a two-layer network
+makes them (956,600,320). Its argument is read by ``bool``, so that any text given for it, "False" too, means True.
+
+Source: Liu et al. 2022, https://arxiv.org/abs/2110.07602; the encoder is the one of the official ChatGLM code, so that
+its checkpoints mean the same here: see ``_prefix``.
 """
 
 from __future__ import annotations

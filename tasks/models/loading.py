@@ -95,7 +95,7 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
     """The plain transformers model in ``folder``; remote code is never run.
 
     Raises:
-        ModelError: not a model, or tensors that its class needs are not in its files.
+        ModelError: not a model, or tensors that its class needs are not in its files, or it cannot be quantised.
         ResourceError: the device or bitsandbytes is not there.
     """
     import torch
@@ -123,6 +123,11 @@ def load_base(folder: Path, device: str, dtype: str, *, quantization: str = "non
     )
     require_complete(model, found, folder)
     if quantization != "none":
+        if all(parameter.is_floating_point() for parameter in model.parameters()):
+            raise ModelError(
+                f"model.quantization={quantization}: not on {type(model).__name__}: its linear layers are of a class "
+                "of its own, which bitsandbytes passes over; use model.quantization=none"
+            )
         keep_packing(model)
     return model if options else model.to(device)
 

@@ -31,7 +31,7 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_unknown_key_names_the_nearest() -> None:
     (line,) = problems("training.learnin_rate=1")
-    assert line.startswith("training.learnin_rate: unknown key; did you mean learning_rate?")
+    assert line.startswith("training.learnin_rate: unknown key; did you mean learning_rate or min_lr_rate?")
 
 
 def test_all_problems_are_shown_together() -> None:
@@ -49,7 +49,11 @@ def test_all_problems_are_shown_together() -> None:
     ("override", "expected"),
     [
         ("training.learning_rate=fast", "training.learning_rate='fast': input should be a valid number"),
-        ("method=loraa", "method=loraa: unknown; did you mean lora? known: freeze, full, lora, ptuning, ptuning_v2"),
+        (
+            "method=loraa",
+            "method=loraa: unknown; did you mean lora or qlora? known: freeze, full, lora, prompt_tuning, ptuning, "
+            "ptuning_v2, qlora",
+        ),
         ("method=[lora,freeze]", "method=[lora,freeze]: a list would silently merge the options"),
         ("training.epochs=1,2", "training.epochs=1,2: several values"),
         ("data.source=excel", "data.source='excel': unknown; known: advertisegen, alpaca, auto, cblue"),

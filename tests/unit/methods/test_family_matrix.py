@@ -1,6 +1,7 @@
 """Every method on every family: a step of training, the same logits after saving and merging, the same replies padded.
 
-The pairs are made of the plug-ins that exist. ``python tests/unit/methods/test_family_matrix.py`` prints the table
+The pairs are made of the plug-ins that exist; ``qlora`` is put on weights held in 4 bits, the others on whole ones.
+``python tests/unit/methods/test_family_matrix.py`` prints the table
 that stands in the README between its ``matrix`` marks.
 """
 
@@ -25,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from tiny_models import FAMILIES  # noqa: E402
 
 from tasks import plugins  # noqa: E402
-from tasks.errors import ConfigError  # noqa: E402
+from tasks.errors import ConfigError, ModelError  # noqa: E402
 from tasks.models import decoding, families, loading  # noqa: E402
 
 torch.set_num_threads(1)
@@ -33,13 +34,18 @@ torch.set_num_threads(1)
 METHODS = plugins.names("tasks.methods")
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"r": 2, "lora_dropout": 0.0},
+    "qlora": {"r": 2, "lora_dropout": 0.0},
+    "prompt_tuning": {"num_virtual_tokens": 3},
     "ptuning_v2": {"num_virtual_tokens": 3},
     "ptuning": {"num_virtual_tokens": 3},
     "freeze": {"trainable_layers": 1},
 }
 PAIRS = [(family, method) for family in FAMILIES for method in METHODS]
 #: Families on which a method may be refused; on all others every method has to work.
-OPTIONAL = {"falcon": {"ptuning", "ptuning_v2"}, "cpmant": {"ptuning", "ptuning_v2"}}
+OPTIONAL = {
+    "falcon": {"prompt_tuning", "ptuning", "ptuning_v2", "qlora"},  # qlora: its linear layers stay as they are
+    "cpmant": {"prompt_tuning", "ptuning", "ptuning_v2"},
+}
 #: transformers' class cannot compute activations anew.
 NO_CHECKPOINTING = {"cpmant"}
 
@@ -65,13 +71,13 @@ def _root() -> Path:
 
 
 @functools.cache
-def _base(family: str) -> Any:
-    return loading.load_base(folder(family), "cpu", "float32")
+def _base(family: str, quantization: str = "none") -> Any:
+    return loading.load_base(folder(family), "cpu", "float32", quantization=quantization)
 
 
-def fresh(family: str) -> Any:
-    """The family's tiny model as its files say; loaded once, copied for each use."""
-    return copy.deepcopy(_base(family))
+def fresh(family: str, method: str = "") -> Any:
+    """The family's tiny model as its files say, quantised where the method wants it; loaded once, copied."""
+    return copy.deepcopy(_base(family, "nf4" if method == "qlora" else "none"))
 
 
 def plugin(method: str) -> tuple[ModuleType, Any]:
@@ -151,13 +157,15 @@ def check_saved(model: Any, family: str, method: str, target: Path) -> None:
     """Reloaded on a fresh base, and merged where that is offered, the model says the same."""
     module, config = plugin(method)
     expected = logits(model, family)
-    assert float((expected - logits(fresh(family), family)).abs().max()) > 1e-2, "training must have an effect"
+    assert float((expected - logits(fresh(family, method), family)).abs().max()) > 1e-2, "training must have an effect"
     module.save(model, target)
     assert not list(target.glob("*.bin"))
     for trainable in (False, True):
-        loaded = module.load(fresh(family), target, config, trainable=trainable)
+        loaded = module.load(fresh(family, method), target, config, trainable=trainable)
         torch.testing.assert_close(logits(loaded, family), expected, rtol=1e-4, atol=1e-4)
     if module.MERGES:
+        if method == "qlora":  # as export does it: into what quantisation left of the weights
+            model = module.load(fresh(family, method).dequantize().float(), target, config, trainable=False)
         merged = module.merge(model)
         assert type(merged) is type(_base(family))
         torch.testing.assert_close(logits(merged, family), expected, rtol=1e-3, atol=1e-3)
@@ -178,9 +186,10 @@ def outcome(family: str, method: str) -> Outcome:
     module, config = plugin(method)
     torch.manual_seed(0)
     try:
-        model = module.attach(fresh(family), config)
-    except ConfigError as error:
-        assert re.match(rf"method={method}: not on \w+.*: .{{10,}}", str(error)), error
+        model = module.attach(fresh(family, method), config)
+    except (ConfigError, ModelError) as error:
+        setting = "model.quantization=nf4" if method == "qlora" else f"method={method}"
+        assert re.match(rf"{setting}: not on \w+.*: .{{10,}}", str(error)), error
         return Outcome(refused=str(error))
     checkpointing = check_training(model, family)
     check_replies(model, family)

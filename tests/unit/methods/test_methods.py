@@ -9,10 +9,13 @@ import pytest
 
 from tasks import plugins
 from tasks.errors import ConfigError, ModelError
+from tasks.methods import _layers
 
 METHODS = plugins.names("tasks.methods")
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"r": 4},
+    "qlora": {"r": 4},
+    "prompt_tuning": {"num_virtual_tokens": 3},
     "ptuning": {"num_virtual_tokens": 3},
     "ptuning_v2": {"num_virtual_tokens": 3},
     "freeze": {"trainable_layers": 1},
@@ -75,7 +78,7 @@ def test_saved_weights_say_the_same_on_a_fresh_base(name: str, tiny_base: Path, 
     assert not list(tmp_path.glob("*.bin"))
 
 
-@pytest.mark.parametrize("name", [m for m in METHODS if not m.startswith("ptuning")])
+@pytest.mark.parametrize("name", [m for m in METHODS if "tuning" not in m])
 def test_merged_model_says_the_same(name: str, tiny_base: Path) -> None:
     import torch
 
@@ -87,7 +90,7 @@ def test_merged_model_says_the_same(name: str, tiny_base: Path) -> None:
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["ptuning", "ptuning_v2"])
+@pytest.mark.parametrize("name", ["prompt_tuning", "ptuning", "ptuning_v2"])
 def test_trained_vectors_cannot_be_merged(name: str) -> None:
     plugin, _ = module(name)
     assert plugin.MERGES is False
@@ -101,6 +104,19 @@ def test_trained_vectors_cannot_be_merged(name: str) -> None:
         # 28 layers of q (4096 -> 4096), k and v (4096 -> 256): 28 * 8 * ((4096 + 4096) + 2 * (4096 + 256))
         ("lora", {"r": 8, "target_modules": ["q_proj", "k_proj", "v_proj"]}, 3_784_704),
         ("lora", {"r": 8, "target_modules": "family"}, 3_784_704),
+        # every linear layer of a block: q, k, v, o, gate and up in one, down
+        (
+            "qlora",
+            {"r": 8},
+            28 * 8 * ((4096 + 4096) * 2 + 2 * (4096 + 256) + (4096 + 2 * 13_696) + (13_696 + 4096)),
+        ),
+        # and a magnitude for each output
+        (
+            "lora",
+            {"r": 8, "target_modules": ["q_proj", "k_proj", "v_proj"], "use_dora": True},
+            3_784_704 + 28 * (4096 + 2 * 256),
+        ),
+        ("prompt_tuning", {"num_virtual_tokens": 20}, 20 * 4096),
         # 20 tokens of 4096, three linear layers of 4096 with biases
         ("ptuning", {"num_virtual_tokens": 20}, 20 * 4096 + 3 * (4096 * 4096 + 4096)),
         # 128 tokens, keys and values of 2 groups of 128 in 28 layers: 128 * 28 * 2 * 256
@@ -112,6 +128,7 @@ def test_trained_vectors_cannot_be_merged(name: str) -> None:
             {"num_virtual_tokens": 128, "prefix_projection": True},
             128 * 4096 + 4096 * 4096 + 4096 + 4096 * 14_336 + 14_336,
         ),
+        ("freeze", {"trainable_modules": ["layers.27."]}, 18_874_368 + 4_608 + 16_777_216 + 168_296_448 + 8_192),
         ("freeze", {"trainable_layers": 5}, 5 * (18_874_368 + 4_608 + 16_777_216 + 168_296_448 + 8_192)),
         ("full", {}, 6_243_584_000),  # the published size of ChatGLM3-6B
     ],
@@ -137,7 +154,8 @@ def test_parameter_counts_on_chatglm3s_shape(name: str, settings: dict[str, Any]
         )
         plugin = plugins.load("tasks.methods", name, key="method")
         model = plugin.attach(GlmForCausalLM(config), plugin.Config(name=name, **settings))
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trainable
+    added = 0 if name in ("freeze", "full") else trainable
+    assert _layers.counts(model) == (trainable, 6_243_584_000 + added)
 
 
 def test_more_layers_than_there_are_is_the_users_mistake(tiny_base: Path) -> None:
@@ -220,11 +238,14 @@ def test_a_quantised_base_is_trained_around_or_the_method_refused(name: str, qua
     model = load_base(tmp_path / "base", "cpu", "float32", quantization=quantization)
     plugin, config = module(name)
     if name in ("freeze", "full"):
-        with pytest.raises(ConfigError, match=rf"method={name}: not with model\.quantization=.*use method=lora"):
+        with pytest.raises(ConfigError, match=rf"method={name}: not with model\.quantization=.*use method=qlora"):
             plugin.attach(model, config)
         return
     frozen = {n: p.detach().clone() for n, p in model.named_parameters()}
     trained = plugin.attach(model, config).train()
+    plain = sum(p.numel() for p in GlmForCausalLM(shape).parameters())
+    trainable, total = _layers.counts(trained)  # two 4-bit weights share an element, but are two
+    assert (total, trainable) == (plain + trainable, sum(p.numel() for p in trained.parameters() if p.requires_grad))
     trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     ids = torch.tensor([[2, 3, 5, 270, 275, 280, 6]])
     trained(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.logsumexp(-1).sum().backward()
@@ -236,3 +257,16 @@ def test_a_quantised_base_is_trained_around_or_the_method_refused(name: str, qua
     fresh = load_base(tmp_path / "base", "cpu", "float32", quantization=quantization)
     again = plugin.load(fresh, tmp_path, config, trainable=False)
     torch.testing.assert_close(logits(again), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tied_matrix_is_counted_once() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=90, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48,
+            tie_word_embeddings=True, pad_token_id=0,
+        )
+    )  # fmt: skip
+    # the vocabulary; q, k, v, o; gate, up, down; three norms
+    assert _layers.counts(model) == (whole := 90 * 32 + 4 * 32 * 32 + 3 * 32 * 48 + 3 * 32, whole)

@@ -109,9 +109,9 @@ def test_replies_hold_the_given_prompts_and_no_virtual_token(beams: int) -> None
 
 @pytest.mark.parametrize("name", ["position_ids", "inputs_embeds"])
 def test_what_would_not_count_the_virtual_tokens_in_is_refused(name: str) -> None:
-    with pytest.raises(ModelError, match=f"method=ptuning: {name} cannot be given"):
+    with pytest.raises(ModelError, match=f"a trained prompt: {name} cannot be given"):
         tuned()(input_ids=IDS, attention_mask=MASK, **{name: IDS})
-    with pytest.raises(ModelError, match="method=ptuning: max_length cannot be given"):
+    with pytest.raises(ModelError, match="a trained prompt: max_length cannot be given"):
         tuned().generate(input_ids=IDS, attention_mask=MASK, max_length=20)
 
 
