@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["Field", "How", "Section", "field_validator", "identity"]
+
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ConfigDict
+    from pydantic import BaseModel, ConfigDict, field_validator
     from pydantic import Field as _Field
 else:
     try:
-        from pydantic import BaseModel, ConfigDict
+        from pydantic import BaseModel, ConfigDict, field_validator
         from pydantic import Field as _Field
     except ModuleNotFoundError:
 
@@ -28,6 +30,9 @@ else:
 
         def ConfigDict(**options: Any) -> dict[str, Any]:
             return options
+
+        def field_validator(*fields: str, **options: Any) -> Any:
+            return lambda function: function
 
         def _Field(default: Any = None, **rules: Any) -> Any:
             return default

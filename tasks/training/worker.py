@@ -3,7 +3,9 @@
 FOLDER holds job.json; after an interruption the same command goes on from the newest verified checkpoint and ends with
 the same bytes as a run that was never interrupted (same device, same number of processes).
 
-Shapes: b rows, s tokens, v vocabulary.
+A step is a pure function of the weights, the optimiser and its number: which rows it has, how they are divided and what
+dropout draws follows from (seed, step, process). So a step that a signal or a shortage of memory cuts off is dropped
+and computed again later, and no generator needs to be saved.
 """
 
 from __future__ import annotations
@@ -13,34 +15,37 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
-from numpy.typing import NDArray
-from transformers import get_scheduler
+from transformers import get_scheduler, set_seed
 
 from tasks import plugins
-from tasks.errors import ConfigError, StageError, Stopped
+from tasks.errors import ConfigError, Diverged, Stopped
+from tasks.methods._layers import counts
 from tasks.models import loading
 from tasks.models.families import Layout
-from tasks.training import checkpointing
-from tasks.training.batching import BatchPlan, TokenRows, micro_batches
+from tasks.models.tokens import TokenRows
+from tasks.training import checkpointing, engines, speed
+from tasks.training.batching import BatchPlan, Limits, Rows, collate, micro_batches, worst
 from tasks.training.config import TrainingConfig
-from tasks.worker import Job, main, peak_resident_bytes
+from tasks.training.metrics_log import Interval, MetricsLog
+from tasks.training.objective import Objective, to_device
+from tasks.training.preparing import prepare
+from tasks.worker import Job, main, out_of_memory, peak_resident_bytes
 
 log = logging.getLogger(__name__)
 
-_MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _WEIGHTS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+#: Gradient norms that tell what is usual.
+_WINDOW = 50
 
 
 def run(job: Job) -> Mapping[str, Any]:
-    return Run(job).train()
+    return checkpointing.finished(job.folder) or Run(job).train()
 
 
 class Run:
@@ -52,37 +57,35 @@ class Run:
         self.config = TrainingConfig(**values["training"])
         self.method = plugins.load("tasks.methods", values["method"]["name"], key="method")
         self.method_config = self.method.Config(**values["method"])
-        self.accelerator = Accelerator(
-            cpu=values["device"] == "cpu",
-            mixed_precision=_MIXED[values["precision"]],
-            # rotary frequencies are the only buffers and the same everywhere
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.train_rows = TokenRows(Path(values["tokens"]) / "train.safetensors")
-        self.validation_rows = TokenRows(Path(values["tokens"]) / "validation.safetensors")
-        self.steps = BatchPlan.steps_for(
+        self.device, self.rank, self.world = engines.start_processes(values)
+        self.train_rows = TokenRows(Path(values["tokens"]), "train")
+        self.validation_rows = TokenRows(Path(values["tokens"]), "validation")
+        steps = BatchPlan.steps_for(
             len(self.train_rows), self.config.batch_size, self.config.epochs, self.config.max_steps
         )
-        self.plan = BatchPlan(self.train_rows.lengths, self.config.batch_size, self.steps, self.config.seed)
-        self.micro = self.config.rows_at_once(self.world)
-        with self.accelerator.main_process_first():  # the first one sets damaged checkpoints aside
-            self.done = checkpointing.newest(job.folder) or 0
-            if job.leader and not self.done:
-                checkpointing.clear(job.folder)
-        self._metrics = job.folder / "metrics.jsonl"
+        self.plan = BatchPlan(self.train_rows.lengths, self.config.batch_size, steps, self.config.seed)
+        group = checkpointing.Processes()
+        self.attempt = checkpointing.claim(job.folder, group)
+        identity = values.get("identity", {})
+        self.done = checkpointing.resume_point(job.folder, self.config.resume, identity, group) or 0
+        self.state = RunState(checkpointing.load_run(job.folder, self.done) if self.done else {})
+        self.metrics = MetricsLog(job.folder / "metrics.jsonl", leader=job.leader)
         self._build()
 
     # --- building ---------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        values, device = self.job.values, "cpu" if self.job.values["device"] == "cpu" else "cuda"
-        set_seed(self.config.seed)
+        values, config = self.job.values, self.config
+        set_seed(config.seed)
+        if config.deterministic and self.device.type == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+        torch.set_float32_matmul_precision("high")  # TF32 where a GPU computes in float32; no effect on a CPU
         quantization = values.get("quantization", "none")
         # quantised weights are made where they stay
         model = loading.load_base(
             Path(values["model"]),
-            "cpu" if quantization == "none" else device,
+            "cpu" if quantization == "none" else str(self.device),
             _WEIGHTS[values["precision"]],
             quantization=quantization,
         )
@@ -91,231 +94,343 @@ class Run:
             model = self.method.load(model, folder, self.method_config, trainable=True)
         else:
             model = self.method.attach(model, self.method_config)
-        if self.config.gradient_checkpointing:
-            if not getattr(model, "supports_gradient_checkpointing", True):
-                raise ConfigError(
-                    f"training.gradient_checkpointing=True: {type(model).__name__} cannot compute activations anew; "
-                    "set it to false and lower training.micro_batch_size instead"
-                )
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            if hasattr(model, "enable_input_require_grads"):
-                model.enable_input_require_grads()
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # updates of 1e-4 vanish in half precision
-                parameter.data = parameter.data.float()
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        prepare(model, config, self.device)
+        divided = (values.get("hardware") or {}).get("strategy") == "zero3"
+        # what ZeRO-3 divides need never be whole on the device
+        self.model = (model if divided else loading.move(model, str(self.device))).train()
+        trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not trainable:
             raise ConfigError(f"method={self.method_config.name}: no parameter is trainable with these settings")
-        self.counts = sum(p.numel() for p in trainable), sum(p.numel() for p in model.parameters())
-        optimizer = torch.optim.AdamW(
-            trainable,
-            lr=self.config.learning_rate,
-            betas=(self.config.adam_beta1, self.config.adam_beta2),
-            eps=self.config.adam_epsilon,
-            weight_decay=self.config.weight_decay,
-        )
-        self.scheduler = get_scheduler(
-            self.config.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=round(self.config.warmup_ratio * self.steps),
-            num_training_steps=self.steps,
-        )
-        self.model, self.optimizer = self.accelerator.prepare(loading.move(model, device).train(), optimizer)
-        self.plain = self.accelerator.unwrap_model(self.model)
-        self.names = {p: name for name, p in self.plain.named_parameters() if p.requires_grad}
+        for parameter in trainable.values():  # updates of 1e-4 vanish in half precision
+            parameter.data = parameter.data.float()
+        self.flops = speed.flops_per_token(self.model, recomputed=config.gradient_checkpointing == "full")
+        self.counts = counts(self.model)
+        objective = Objective(self.model)
+        if not divided:  # before DDP, whose hooks count forward passes
+            objective.choose(config.packing, self._sample)
+        groups, self.lr_scales = self._groups(trainable)
+        self.engine = engines.make(values, config, objective, groups, (self.device, self.rank, self.world))
+        if divided:
+            objective.choose(config.packing, self._sample)
+        self.limits = self._limits(objective.packs)
+        self.rate = _schedule(config, self.plan.steps)
+        self.matmul_rate = speed.matmul_rate(self.device, values["precision"])
         if self.done:
-            state = checkpointing.step_folder(self.job.folder, "state", self.done)
-            checkpointing.load_optimizer(state, self._inner_optimizer, self.names)
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(json.loads((state / "scaler.json").read_text(encoding="utf-8")))
-            for _ in range(self.done):
-                self.scheduler.step()
-            log.info("resumes after step %d of %d", self.done, self.steps)
+            self.engine.load(checkpointing.step_folder(self.job.folder, "state", self.done))
+            log.info("resumes after step %d of %d", self.done, self.plan.steps)
 
-    @property
-    def _inner_optimizer(self) -> Any:
-        return getattr(self.optimizer, "optimizer", self.optimizer)
+    def _sample(self, packed: bool) -> dict[str, Any]:
+        """Two short training rows that differ in length where any do."""
+        order = np.argsort(self.train_rows.lengths, kind="stable")
+        longer = np.searchsorted(self.train_rows.lengths[order], self.train_rows.lengths[order[0]] + 1)
+        rows = order[[0, min(int(longer), len(order) - 1)]]
+        return to_device(collate(self.train_rows, rows, packed=packed), self.device)
+
+    def _limits(self, packed: bool) -> Limits:
+        """What is computed at once: as configured or planned, less after a shortage of memory."""
+        chosen: dict[str, Any] = {
+            "rows": self.config.rows_at_once(self.world),
+            "tokens": self.config.micro_batch_tokens,
+        }
+        chosen |= self.job.values.get("micro_batch") or {}
+        lowered = self.job.folder / "micro_batch.json"
+        if lowered.is_file():
+            chosen |= json.loads(lowered.read_text(encoding="utf-8"))
+        return Limits(int(chosen["rows"]), chosen["tokens"], packed)
+
+    def _groups(self, trainable: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
+        """Parameter groups of one rate each, and how those stand to the configured rate."""
+        scales_of = getattr(self.method, "learning_rate_scales", None)
+        scales = scales_of(self.model, self.method_config) if scales_of else {}
+        by_scale: dict[float, list[Any]] = {}
+        for name, parameter in trainable.items():
+            by_scale.setdefault(float(scales.get(name, 1.0)), []).append(parameter)
+        decay = self.config.weight_decay
+        groups = [{"params": p, "lr_scale": s, "weight_decay": decay} for s, p in sorted(by_scale.items())]
+        return groups, sorted(by_scale)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     def train(self) -> Mapping[str, Any]:
-        config, started = self.config, time.monotonic()
-        self._keep_metrics_until(self.done)
-        since = _Interval()
-        record: dict[str, Any] = {"loss": 0.0}
-        while self.done < self.steps:
-            began, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
-            loss, norm, tokens = self._step(self.done)
+        config, steps, started = self.config, self.plan.steps, time.monotonic()
+        self.metrics.keep_until(self.done or -1)
+        self.engine.barrier()
+        if self.done < steps and not self.state.stopped:
+            self._rehearse()
+        if config.eval_on_start and not self.done:
+            self._validate(judges=False)
+        interval, record = Interval(self.state.losses), {"loss": 0.0}
+        while self.done < steps and not self.state.stopped:
+            interval.start()
+            outcome = self._step_or_save(interval)
+            if outcome is None:
+                raise self._stopped(interval)
             self.done += 1
-            since.add(loss, tokens, time.monotonic() - began)
-            last = self.done == self.steps
-            if self.done % config.logging_steps == 0 or last:
-                record = self._log(since, norm, rate)
-                since = _Interval()
-            saves = self.done % config.save_steps == 0 or last
-            evaluates = self.done % config.eval_steps == 0 if config.eval_steps else saves
-            if (evaluates or last) and len(self.validation_rows):
-                self._write_metrics({"step": self.done, "validation_loss": self._validation_loss()})
-            stopping = self._any_rank(self.job.stopping) and not last
-            if saves or stopping:
-                self._save()
-            self.job.progress(
-                self.done,
-                self.steps,
-                loss=round(record["loss"] or loss, 4),
-                lr=rate,
-                tok_s=round(since.rate() or record.get("tokens_per_second", 0.0)),
-            )
-            if stopping:
-                raise Stopped(
-                    f"training stopped at step {self.done} of {self.steps}, state saved; run it again to go on"
-                )
-        if self.job.leader:
-            checkpointing.finish(self.job.folder)
-        # from the file: an attempt that only had to finish another's work has no numbers of its own
-        written = [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
-        validation = [line["validation_loss"] for line in written if "validation_loss" in line]
-        return {
-            "steps": checkpointing.steps(self.job.folder),
-            "method": self.method_config.name,
-            "trainable": self.counts[0],
-            "total": self.counts[1],
-            "train_loss": [line["loss"] for line in written if "loss" in line][-1],
-            "validation_loss": validation[-1] if validation else None,
-            "tokens_per_second": statistics.median(x["tokens_per_second"] for x in written if "loss" in x),
-            "peak_memory_bytes": _peak_memory(),
-            "train_seconds": round(time.monotonic() - started, 3),
-        }
+            interval.add(*outcome)
+            if self.done % config.logging_steps == 0 or self.done == steps:
+                record = self._log(interval)
+                interval = Interval([])
+            saves = self.done % config.save_steps == 0 or self.done == steps
+            if saves or (config.eval_steps and self.done % config.eval_steps == 0):
+                self._validate(judges=saves)
+            if self.state.stopped and interval.losses:
+                record = self._log(interval)
+                interval = Interval([])
+            if saves:
+                self._save(interval)
+            self._show(interval, record)
+            if self._asked_to_stop() and self.done < steps and not self.state.stopped:
+                raise self._stopped(interval)
+        return self._finish(round(time.monotonic() - started, 3))
 
-    def _step(self, step: int) -> tuple[float, float, int]:
-        """One update. Returns the batch's mean token loss, the gradient norm, and its tokens, over all processes."""
+    def _rehearse(self) -> None:
+        """One forward and backward pass of the largest micro-batch: a shortage of memory shows before the start."""
+        rows = worst(self.plan.lengths, self.limits)
+        self.engine.micro_step(collate(self.train_rows, rows, packed=self.limits.packed), 0.0, last=True)
+        self.engine.discard()
+
+    def _step_or_save(self, interval: Interval) -> tuple[float, int, int] | None:
+        """The next step; where it needs more memory than there is, what was done before is saved first."""
+        try:
+            return self._step(self.done)
+        except Exception as error:
+            if out_of_memory(error) and self.world == 1 and self.done:
+                self.engine.discard()
+                self._save(interval)
+            raise
+
+    def _step(self, step: int) -> tuple[float, int, int] | None:
+        """One update: the batch's mean token loss, its tokens and learned tokens; None if a signal cut it off."""
         rows = self.plan.rows(step)
         targets = int(self.train_rows.targets[rows].sum())
-        mine = rows[self.rank :: self.world]
-        # a process without a row still takes part in the collective, with a row that weighs nothing
-        parts = list(micro_batches(mine, self.micro)) or [rows[:1]]
-        # dropout is a function of seed, step and process: resuming needs no generator state
         torch.manual_seed(hash_seed(self.config.seed, step, self.rank))
-        total = torch.zeros((), device=self.accelerator.device)
-        for index, part in enumerate(parts):
-            with _sync_only(self.accelerator, self.model, index == len(parts) - 1):
-                loss = self._loss_sum(self.train_rows, part)
-                if not len(mine):
-                    loss = loss * 0
-                total += loss.detach()
-                self.accelerator.backward(loss * (self.world / max(targets, 1)))
-        norm = self.accelerator.clip_grad_norm_(list(self.names), self.config.max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
-        mean = float(self.accelerator.reduce(total, reduction="sum")) / max(targets, 1)
-        if not math.isfinite(mean):
-            raise StageError(
-                f"training diverged: loss is {mean} at step {step + 1}; lower training.learning_rate or check the data"
+        total = torch.zeros((), device=self.device)
+        parts = micro_batches(rows, self.plan.lengths, self.rank, self.world, self.limits)
+        for index, (part, weight) in enumerate(self._with_stand_ins(parts, rows)):
+            batch = collate(self.train_rows, part, packed=self.limits.packed)
+            loss = self.engine.micro_step(batch, weight / max(targets, 1), last=index == len(parts) - 1)
+            total += loss * weight
+            if self.device.type == "cpu" and index < len(parts) - 1 and self._asked_to_stop():
+                self.engine.discard()
+                return None
+        mean = self.engine.sum(float(total)) / max(targets, 1)
+        self._update(step, mean)
+        return mean, int(self.plan.lengths[rows].sum()), targets
+
+    def _with_stand_ins(self, parts: list[Rows], rows: Rows) -> Iterator[tuple[Rows, float]]:
+        """Micro-batches and their weight; a process without rows still takes part, with a row that weighs nothing."""
+        shortest = rows[[int(np.argmin(self.plan.lengths[rows]))]]
+        for part in parts:
+            yield (part, 1.0) if len(part) else (shortest, 0.0)
+
+    def _update(self, step: int, mean: float) -> None:
+        """Apply the step's gradients, unless they would do harm.
+
+        Raises:
+            Diverged: more steps were left out than training.max_skipped_steps.
+        """
+        config, state = self.config, self.state
+        limit = math.inf
+        if config.spike_factor is not None and len(state.norms) >= _WINDOW:
+            limit = config.spike_factor * statistics.median(state.norms)
+        if math.isfinite(mean):
+            rate = config.learning_rate * self.rate(step)
+            update = self.engine.update([rate * scale for scale in self.lr_scales], limit)
+            state.norm = update.norm
+            if update.overflow:
+                return
+            if update.applied:
+                state.norms = [*state.norms[1 - _WINDOW :], update.norm] if config.spike_factor else []
+                return
+        else:
+            self.engine.discard()
+            state.norm = math.nan
+        state.skipped += 1
+        log.warning("step %d is left out: loss %.4g, gradient norm %.4g", step + 1, mean, state.norm)
+        if state.skipped > config.max_skipped_steps:
+            raise Diverged(
+                f"training diverged: loss is {mean:.4g}, gradient norm {state.norm:.4g} at step {step + 1}, and "
+                f"{state.skipped} steps were left out (training.max_skipped_steps={config.max_skipped_steps}); lower "
+                "training.learning_rate or check the data"
             )
-        return mean, float(norm), int(self.train_rows.lengths[rows].sum())
 
-    def _loss_sum(self, source: TokenRows, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Cross-entropy summed over the learned tokens of the rows; a scalar."""
-        batch = {k: v.to(self.accelerator.device) for k, v in source.padded(rows, pad_id=0).items()}
-        labels = batch.pop("labels")[:, 1:]
-        logits = self.model(**batch, use_cache=False).logits[:, :-1]  # [b, s - 1, v]
-        learned = labels != -100
-        return torch.nn.functional.cross_entropy(logits[learned].float(), labels[learned], reduction="sum")
-
-    @torch.no_grad()
-    def _validation_loss(self) -> float:
-        """Mean token loss over the validation split, over all processes."""
+    def _validate(self, *, judges: bool) -> None:
+        """Write the validation loss; ``judges``: it decides on the best checkpoint and on stopping early."""
+        if not len(self.validation_rows):
+            return
         self.model.eval()
-        order = np.argsort(self.validation_rows.lengths, kind="stable")
-        total = torch.zeros((), device=self.accelerator.device, dtype=torch.float64)
-        for part in micro_batches(order[self.rank :: self.world], max(self.micro, 16)):
-            with self.accelerator.no_sync(self.model):
-                total += self._loss_sum(self.validation_rows, part).double()
+        rows = np.arange(len(self.validation_rows))
+        limits = Limits(max(self.limits.rows, 16), self.limits.tokens, self.limits.packed)
+        total = 0.0
+        parts = micro_batches(rows, self.validation_rows.lengths, self.rank, self.world, limits)
+        shortest = rows[[int(np.argmin(self.validation_rows.lengths))]]
+        for part in parts:
+            batch = collate(self.validation_rows, part if len(part) else shortest, packed=limits.packed)
+            total += float(self.engine.loss(batch)) * bool(len(part))
         self.model.train()
-        return float(self.accelerator.reduce(total, reduction="sum")) / max(int(self.validation_rows.targets.sum()), 1)
+        loss = self.engine.sum(total) / max(int(self.validation_rows.targets.sum()), 1)
+        self.metrics.write({"step": self.done, "validation_loss": loss})
+        if judges and self.state.judge(self.done, loss, self.config.early_stopping_patience):
+            log.info("stops early after step %d: the best validation loss was at step %d", self.done, self.state.best)
 
-    def _any_rank(self, flag: bool) -> bool:
-        """Whether any process was asked to stop: all must stop after the same step."""
-        if self.world == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device)).item())
+    # --- stopping, saving, telling ------------------------------------------------------------------------------
 
-    # --- writing ----------------------------------------------------------------------------------------------
+    def _asked_to_stop(self) -> bool:
+        """Whether any process was: all must stop after the same step."""
+        return self.engine.sum(float(self.job.stopping)) > 0
 
-    def _save(self) -> None:
-        if self.job.leader:
-            values, root, step = self.job.values, self.job.folder, self.done
+    def _stopped(self, interval: Interval) -> Stopped:
+        self._save(interval)
+        return Stopped(f"training stopped at step {self.done} of {self.plan.steps}, state saved; run it again to go on")
 
-            def weights(folder: Path) -> None:
-                self.method.save(self.plain, folder)
-                loading.describe(
-                    folder,
-                    method=values["method"],
-                    base=Path(values["model"]),
-                    base_fingerprint=values["base_fingerprint"],
-                    step=step,
-                    layout=Layout.from_json(values["layout"]) if values.get("layout") else None,
-                    quantization=values.get("quantization", "none"),
-                )
+    def _save(self, interval: Interval) -> None:
+        values, config, step = self.job.values, self.config, self.done
 
-            digest = checkpointing.commit(checkpointing.step_folder(root, "checkpoints", step), weights, {"step": step})
+        def weights(folder: Path) -> None:
+            self.method.save(self.model, folder)
+            loading.describe(
+                folder,
+                method=values["method"],
+                base=Path(values["model"]),
+                base_fingerprint=values["base_fingerprint"],
+                step=step,
+                layout=Layout.from_json(values["layout"]) if values.get("layout") else None,
+                quantization=values.get("quantization", "none"),
+            )
 
-            def state(folder: Path) -> None:
-                checkpointing.save_optimizer(folder, self._inner_optimizer, self.names)
-                if self.accelerator.scaler is not None:  # fp16
-                    scaler = json.dumps(self.accelerator.scaler.state_dict())
-                    (folder / "scaler.json").write_text(scaler, encoding="utf-8")
+        self.state.losses = interval.losses
+        self.metrics.sync()
+        checkpointing.save(
+            self.job.folder,
+            step,
+            weights=weights,
+            state=self.engine.save,
+            run=self.state.to_json(),
+            identity=values.get("identity", {}),
+            group=self.engine,
+            gather=self.engine.weights,
+            attempt=self.attempt,
+            keep=config.save_total_limit,
+            every=config.save_steps,
+            best=self.state.best,
+            collective_state=getattr(self.engine, "collective_state", False),
+        )
 
-            facts = {"step": step, "weights": digest}
-            checkpointing.commit(checkpointing.step_folder(root, "state", step), state, facts)
-            checkpointing.rotate(root, self.config.save_total_limit, self.config.save_steps)
-        self.accelerator.wait_for_everyone()
-
-    def _log(self, since: _Interval, norm: float, learning_rate: float) -> dict[str, Any]:
+    def _log(self, interval: Interval) -> dict[str, Any]:
+        norm = self.state.norm
         record = {
             "step": self.done,
-            "loss": round(since.mean_loss(), 6),
-            "learning_rate": learning_rate,
-            "grad_norm": round(norm, 6),
+            "loss": round(interval.mean_loss(), 6),
+            "learning_rate": self.config.learning_rate * self.rate(self.done - 1),
+            "grad_norm": round(norm, 6) if math.isfinite(norm) else None,
             "epoch": round(self.done * self.config.batch_size / len(self.train_rows), 4),
-            "tokens_per_second": round(since.rate(), 1),
+            "tokens_per_second": round(interval.rate(), 1),
+            "learned_tokens_per_second": round(interval.learned_rate(), 1),
+            "mfu": round(self._mfu(interval), 4),
+            "peak_memory_bytes": _peak_memory(),
         }
-        self._write_metrics(record)
+        self.metrics.write(record)
         return record
 
-    def _write_metrics(self, record: Mapping[str, Any]) -> None:
+    def _mfu(self, interval: Interval) -> float:
+        """Share of the device's measured matrix-multiplication rate."""
+        body, output = self.flops
+        return (interval.rate() * body + interval.learned_rate() * output) / (self.matmul_rate * self.world)
+
+    def _show(self, interval: Interval, record: Mapping[str, Any]) -> None:
+        fresh = interval.tokens > 0
+        self.job.progress(
+            self.done,
+            self.plan.steps,
+            loss=round(record["loss"] or interval.mean_loss(), 4),
+            lr=self.config.learning_rate * self.rate(self.done - 1),
+            tok_s=round(interval.rate() if fresh else record["tokens_per_second"]),
+            mfu=round(self._mfu(interval) if fresh else record["mfu"], 3),
+            gib=round(_peak_memory() / (1 << 30), 2),
+        )
+
+    def _finish(self, seconds: float) -> Mapping[str, Any]:
+        """The result; from the files: an attempt that only had to finish another's work has no numbers of its own."""
+        config, state = self.config, self.state
+        written = self.metrics.read()
+        validation = [line["validation_loss"] for line in written if "validation_loss" in line]
+        intervals = [line for line in written if "loss" in line]
+        trainable, total = self.counts
+        result = {
+            "method": self.method_config.name,
+            "trainable": trainable,
+            "total": total,
+            "train_loss": intervals[-1]["loss"] if intervals else None,
+            "validation_loss": validation[-1] if validation else None,
+            "best_step": state.best,
+            "stopped_early": state.stopped,
+            "skipped_steps": state.skipped,
+            "packed": self.limits.packed,
+            "micro_batch": {"rows": self.limits.rows, "tokens": self.limits.tokens},
+            "tokens_per_second": _median(intervals, "tokens_per_second"),
+            "learned_tokens_per_second": _median(intervals, "learned_tokens_per_second"),
+            "mfu": _median(intervals, "mfu"),
+            "matmul_flops": self.matmul_rate,
+            "peak_memory_bytes": _peak_memory(),
+            "train_seconds": seconds,
+        }
         if self.job.leader:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-    def _keep_metrics_until(self, step: int) -> None:
-        """Drop the lines that a killed attempt wrote after its last checkpoint."""
-        if self.job.leader and self._metrics.is_file():
-            complete = [line for line in self._metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in complete if json.loads(line)["step"] <= step]
-            self._metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
+            steps = checkpointing.settle(
+                self.job.folder, keep=config.save_total_limit, every=config.save_steps, best=state.best
+            )
+            result = {"steps": steps, **result}
+            checkpointing.finish(self.job.folder, result, self.attempt)
+        self.engine.barrier()
+        return result
 
 
-class _Interval:
-    """Losses, tokens and seconds of the steps between two lines of the log."""
+class RunState:
+    """What a run knows beside weights and optimiser; saved with every checkpoint.
 
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.tokens = 0
-        self.seconds = 0.0
+    Attributes:
+        losses: of the steps since the last line of the log.
+        norms: the last gradient norms, where spikes are looked for; ``norm`` the very last.
+        skipped: steps left out.
+        best: step of the checkpoint with the lowest validation loss.
+        stopped: early, because of the validation loss.
+    """
 
-    def add(self, loss: float, tokens: int, seconds: float) -> None:
-        self.losses.append(loss)
-        self.tokens += tokens
-        self.seconds += seconds
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.losses: list[float] = list(values.get("losses", []))
+        self.norms: list[float] = list(values.get("norms", []))
+        self.norm = 0.0
+        self.skipped = int(values.get("skipped", 0))
+        self.best: int | None = values.get("best")
+        self.lowest: float | None = values.get("lowest")
+        self.worse = int(values.get("worse", 0))
+        self.stopped = bool(values.get("stopped", False))
 
-    def mean_loss(self) -> float:
-        return statistics.fmean(self.losses)
+    def judge(self, step: int, loss: float, patience: int | None) -> bool:
+        """Take note of a checkpoint's validation loss; whether the run ends with it."""
+        if math.isfinite(loss) and (self.lowest is None or loss < self.lowest):
+            self.best, self.lowest, self.worse = step, loss, 0
+        else:
+            self.worse += 1
+        self.stopped = patience is not None and self.worse >= patience
+        return self.stopped
 
-    def rate(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
+    def to_json(self) -> dict[str, Any]:
+        names = ("losses", "norms", "skipped", "best", "lowest", "worse", "stopped")
+        return {name: getattr(self, name) for name in names}
+
+
+def _schedule(config: TrainingConfig, steps: int) -> Any:
+    """The learning rate of a step (from 0) as a share of the configured one."""
+    options = {"min_lr_rate": config.min_lr_rate} if config.lr_scheduler_type == "cosine_with_min_lr" else None
+    unused = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = get_scheduler(
+        config.lr_scheduler_type,
+        unused,
+        num_warmup_steps=round(config.warmup_ratio * steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=options,
+    )
+    return scheduler.lr_lambdas[0] if hasattr(scheduler, "lr_lambdas") else lambda step: 1.0
 
 
 def hash_seed(*parts: int) -> int:
@@ -323,11 +438,9 @@ def hash_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _sync_only(accelerator: Accelerator, model: Any, last: bool) -> Any:
-    """Gradients are exchanged in a step's last micro-batch only."""
-    import contextlib
-
-    return contextlib.nullcontext() if last else accelerator.no_sync(model)
+def _median(lines: list[dict[str, Any]], name: str) -> float | None:
+    values = [line[name] for line in lines if name in line]
+    return statistics.median(values) if values else None
 
 
 def _peak_memory() -> int:
