@@ -5,6 +5,8 @@ python -m flows.bench data 'rows=[10000,100000,1000000]' repeats=1
 python -m flows.bench redaction                     # recall and precision by kind, on the labelled sets
 python -m flows.bench redaction path=FILE           # what it finds in a file that holds no personal data
 python -m flows.bench models                        # conversion beside a copy, rendering beside apply_chat_template
+python -m flows.bench methods                       # what each method costs, and that it learns
+python -m flows.bench train                         # tokens/s, MFU and memory beside the seeds' recipe and the Trainer
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import cli
+from flows import cli, methods_bench, training_bench
 from tasks.config import parse_section
 from tasks.data import benchmark
 from tasks.data.parts import resolve
@@ -100,6 +102,8 @@ SUBJECTS: dict[str, tuple[Any, type[Section], Any]] = {
     "data": (data, DataBench, lambda result: benchmark.table(result["results"])),
     "redaction": (redaction, RedactionBench, _redaction_shown),
     "models": (models_bench, ModelsBench, lambda result: models.table(result["results"])),
+    "methods": (methods_bench.methods_bench, methods_bench.MethodsBench, methods_bench.shown),
+    "train": (training_bench.train_bench, training_bench.TrainBench, training_bench.shown),
 }
 
 
