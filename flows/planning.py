@@ -263,6 +263,7 @@ _COMPONENTS = {
     "activations": "activations",
     "logits": "logits",
     "work": "running operations",
+    "holes": "lost by the allocator",
     "fixed": "libraries",
     "loading": "while loading",
     "reserve": "kept free",

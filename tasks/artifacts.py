@@ -126,7 +126,7 @@ class Checkpoints(Artifact):
         trainable, total: parameters.
         train_loss: mean token loss of the last logged interval; validation_loss: of the last evaluation, if any.
         tokens_per_second: median over the run, all tokens of the batches.
-        peak_memory_bytes: of the training process.
+        peak_memory_bytes: of the training process; predicted_memory_bytes: what the plan said, None where it could not.
         train_seconds: time in the loop.
         learned_tokens_per_second: the same of learned tokens; mfu: share of the measured matrix-multiplication rate.
         matmul_flops: that rate, FLOP/s. micro_batch: what was computed at once, {"rows", "tokens"}.
@@ -153,6 +153,7 @@ class Checkpoints(Artifact):
     packed: bool = False
     stopped_early: bool = False
     skipped_steps: int = 0
+    predicted_memory_bytes: int | None = None
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:06d}"

@@ -6,6 +6,7 @@ more are started by torchrun.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tasks import allocator
 from tasks.errors import BY_NAME, ConfigError, StageError, Stopped
 from tasks.files import write_atomic
 from tasks.lifeline import LIFELINE, RUN_ID, grace_s, kill_marked, marked
@@ -144,7 +146,8 @@ def end_group(process: subprocess.Popen[bytes], run_id: str = "") -> None:
         except psutil.NoSuchProcess:
             continue
     kill_marked(run_id)
-    process.wait(timeout=5)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel; what was raised before counts
+        process.wait(timeout=5)
 
 
 def _lives(process: Any) -> bool:
@@ -164,6 +167,7 @@ def _settings(device: str, processes: int, machines: Machines | None) -> dict[st
         fixed["CUDA_VISIBLE_DEVICES"] = ""
         # threads that spin while they wait starve each other on a shared machine: 7 times slower replies were seen
         usual["OMP_WAIT_POLICY"] = "PASSIVE"
+        usual |= allocator.variables()
     else:
         if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the name before torch 2.9, still read
             usual["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"

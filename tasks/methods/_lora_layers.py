@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 #: Dropout is drawn in steps of 1 / 65,536.
 _STEPS = 1 << 16
@@ -114,11 +115,14 @@ class _Fused(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])  # [t, i]
         mask, factor = keep_mask(flat, p) if p else (None, 1.0)
         seen = flat if mask is None else flat * mask
-        middle = (seen @ a.to(x.dtype).t()).mul_(scale * factor)  # [t, r]
-        y = nn.functional.linear(flat, weight, bias).addmm_(middle, b.to(x.dtype).t())  # [t, o]
+        middle = (seen @ a.to(x.dtype).t()) * (scale * factor)  # [t, r]
+        y = nn.functional.linear(flat, weight, bias)  # [t, o]
+        # selective checkpointing keeps that very tensor: it must stay as it is
+        into = torch.empty_like(y) if is_in_torch_dispatch_mode() else y
+        torch.addmm(y, middle, b.to(x.dtype).t(), out=into)
         ctx.save_for_backward(flat, mask, weight, a, b, middle)
         ctx.scale = scale * factor
-        return y.view(*x.shape[:-1], -1)
+        return into.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

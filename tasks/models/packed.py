@@ -52,6 +52,9 @@ def enable(model: Any) -> None:
         raise ModelError(f"{type(model).__name__} computes attention in its own way")
     if "position_ids" not in inspect.signature(type(model.base_model).forward).parameters:
         raise ModelError(f"{type(model).__name__} finds a row's positions by itself")
+    kinds = {*(getattr(model.config.get_text_config(), "layer_types", None) or ())}
+    if strange := sorted(kinds - {"full_attention", "sliding_attention"}):  # these pass from row to row
+        raise ModelError(f"{type(model).__name__} has layers of {', '.join(strange)}")
     AttentionInterface.register(NAME, attention)
 
     def mask(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:

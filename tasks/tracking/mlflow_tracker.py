@@ -231,7 +231,7 @@ class _MlflowSpan:
         complete = text[: text.rfind("\n") + 1]
         self._position += len(complete.encode("utf-8"))
         records = [json.loads(line) for line in complete.splitlines()]
-        points = [(k, float(v), r["step"]) for r in records for k, v in r.items() if k != "step"]
+        points = [(k, float(v), r["step"]) for r in records for k, v in r.items() if k != "step" and v is not None]
         if points and self._run_id:
             run_id = self._run_id
             self._tracker._try(self._name, lambda: self._tracker._log_metrics(run_id, points))

@@ -38,7 +38,7 @@ class BatchPlan:
 
     @staticmethod
     def steps_for(rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
-        return max_steps if max_steps is not None else max(1, math.ceil(epochs * math.ceil(rows / batch_size)))
+        return max_steps if max_steps is not None else max(1, math.ceil(epochs * math.ceil(rows / batch_size) - 1e-9))
 
     def rows(self, step: int) -> Rows:
         """Row numbers of step ``step`` (from 0). The last batch of an epoch may be smaller."""

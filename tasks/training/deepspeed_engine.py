@@ -103,7 +103,9 @@ class DeepSpeedEngine:
             self.discard()
         if self._scale is not None:
             self._scale.update(math.isfinite(norm))
-        return Update(norm, applied, overflow=self._scale is not None and not math.isfinite(norm))
+        # at a scale of 1 it is no matter of the scale any more
+        scaled = self._scale is not None and self._scale.value > 1
+        return Update(norm, applied, overflow=scaled and not math.isfinite(norm))
 
     def _norm(self) -> float:
         """The gradients' norm over all processes, before clipping; infinite where it is not a number."""

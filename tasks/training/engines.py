@@ -97,6 +97,13 @@ def start_processes(values: Mapping[str, Any]) -> tuple[torch.device, int, int]:
     return place, int(os.environ.get("RANK", "0")), world
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """In which every forward pass runs: trained weights are float32 whatever the precision."""
+    kind = _TYPES.get(precision)
+    context: AbstractContextManager[Any] = torch.autocast(device.type, kind, enabled=kind is not None)
+    return context
+
+
 def make_optimizer(name: str, groups: Sequence[Mapping[str, Any]], config: Any) -> torch.optim.Optimizer:
     """AdamW over parameter groups {"params", "lr_scale", "weight_decay"}; the rates are set at every step.
 
@@ -183,7 +190,9 @@ class PlainEngine:
         elif applied:
             self.optimizer.step()
         self.discard()
-        return Update(norm, applied, overflow=self._scaler is not None and not math.isfinite(norm))
+        # at a scale of 1 it is no matter of the scale any more
+        scaled = self._scaler is not None and self._scaler.get_scale() > 1
+        return Update(norm, applied, overflow=scaled and not math.isfinite(norm))
 
     def discard(self) -> None:
         self.optimizer.zero_grad()

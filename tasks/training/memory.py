@@ -29,7 +29,13 @@ _MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256, "paged_adamw_8bit": 2 + 8 /
 CHUNK = 1024
 #: Resident size of a training process on a CPU before it holds a model, and what its threads and kernels add.
 _CPU_IMPORTS = 443 << 20
-_CPU_RUNTIME = 60 << 20
+_CPU_RUNTIME = 95 << 20
+#: mimalloc rounds sizes up to steps of an eighth: this share of the activations was added to them.
+_ROUNDING = 0.12
+#: glibc's heap keeps holes (see tasks.allocator): beside kept activations this share of them, else so many times what a
+#: layer takes while it is computed anew. Blocks from 32 MiB on are mapped one by one and leave none.
+_HOLES, _HOLES_PER_LAYER = 0.3, 3.0
+_MAPPED_BYTES = 32 << 20
 #: Of a CUDA process: its context and kernels, which its own counter of allocated memory leaves out.
 _CUDA_CONTEXT = 600 << 20
 #: Of the memory that torch reserves on a GPU this share is lost between blocks.
@@ -59,7 +65,7 @@ class Setting:
         learned: tokens among them whose logits are needed; None for all.
         checkpointing: "none", "full" or "selective".
         accumulates: a step has several micro-batches, so that gradients are there while the next one is computed.
-        fused: LoRA's layers are computed as tasks.methods.lora does on weights that are not quantised.
+        allocator: of a CPU's memory: "mimalloc" or "system".
     """
 
     tokens: int
@@ -75,6 +81,7 @@ class Setting:
     device: str = "cpu"
     packed: bool = True
     accumulates: bool = True
+    allocator: str = "system"
 
     @property
     def width(self) -> int:
@@ -87,7 +94,7 @@ class MemoryEstimate:
 
     Attributes:
         weights, gradients, optimizer: of parameters; activations: kept for the backward pass; logits: of the loss.
-        work: of the operations that are running; fixed: libraries.
+        work: of the operations that are running; holes: that the allocator cannot use; fixed: libraries.
         loading: peak while the model is loaded.
         reserve: that must be free besides, though the process does not count it as its own.
         peak: the most at one time, as the process measures it: resident on a CPU, allocated on a GPU.
@@ -99,6 +106,7 @@ class MemoryEstimate:
     activations: int
     logits: int
     work: int
+    holes: int
     fixed: int
     loading: int
     reserve: int
@@ -129,7 +137,8 @@ def estimate(outline: Outline, method: Mapping[str, Any], setting: Setting) -> M
     logits = _logits(outline, what, setting)
     cpu = setting.device == "cpu"
     fixed = _CPU_IMPORTS + _CPU_RUNTIME if cpu else 0
-    held = weights + optimizer + fixed
+    holes = _holes(outline, setting, activations, work) if cpu else 0
+    held = weights + optimizer + fixed + holes
     # a forward pass, its loss and the start of its backward pass; then the end of the backward pass, and the update
     forward = held + activations + max(logits, work) + (gradients if setting.accumulates else 0)
     update = held + gradients + work
@@ -142,11 +151,27 @@ def estimate(outline: Outline, method: Mapping[str, Any], setting: Setting) -> M
         activations=activations,
         logits=logits,
         work=work,
+        holes=holes,
         fixed=fixed,
         loading=loading,
         reserve=0 if cpu else _CUDA_CONTEXT + int(peak * _FRAGMENTED),
         peak=peak,
     )
+
+
+def _holes(outline: Outline, setting: Setting, activations: int, work: int) -> int:
+    """Bytes that a CPU's allocator holds beyond what is in use."""
+    if setting.allocator == "mimalloc":
+        return int(activations * _ROUNDING)
+    hidden = setting.tokens * outline.hidden_size * setting.width
+    inner = setting.tokens * max(_width_inside(outline), outline.hidden_size) * setting.width
+    heap = ((hidden < _MAPPED_BYTES) + (inner < _MAPPED_BYTES)) / 2
+    return int(heap * (activations * _HOLES if setting.checkpointing == "none" else work * _HOLES_PER_LAYER))
+
+
+def _width_inside(outline: Outline) -> int:
+    """The inner size of the feed-forward part."""
+    return max((one.inputs for one in outline.linears(0) if _GROUP_OF.get(one.leaf) == "outer"), default=0)
 
 
 def kept(outline: Outline, method: Mapping[str, Any], setting: Setting) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks import devices, plugins
+from tasks import allocator, devices, plugins
 from tasks.launch import run_worker
 from tasks.models import outline
 from tasks.models.embedded import FOLDER
@@ -200,6 +200,7 @@ def _measured(point: Point, model: Path, folder: Path, device: str, precision: s
         "parts": point.parts,
         "checkpointing": point.checkpointing,
         "packed": found.get("packed"),
+        "allocator": allocator.name() if device == "cpu" else "cuda",
         "trainable": found["trainable"],
         "predicted_trainable": memory.trainable_parameters(shape, method.model_dump()),
         "predicted_mib": round(predicted.peak / 2**20),

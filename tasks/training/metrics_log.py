@@ -6,6 +6,7 @@ After an interruption the file holds exactly what an uninterrupted run would hav
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import time
@@ -72,7 +73,9 @@ class Interval:
         self._seconds += time.monotonic() - self._began
 
     def mean_loss(self) -> float:
-        return statistics.fmean(self.losses)
+        """Of the steps that have one: the loss of a step that was left out may be no number."""
+        finite = [loss for loss in self.losses if math.isfinite(loss)]
+        return statistics.fmean(finite) if finite else math.nan
 
     def rate(self) -> float:
         """Tokens a second."""

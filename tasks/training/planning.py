@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tasks import allocator
 from tasks.errors import ConfigError, ResourceError
 from tasks.models.outline import Outline
 from tasks.training import memory
@@ -87,6 +88,7 @@ class Run:
             device=self.device,
             packed=getattr(self.training, "packing", "auto") != "off",
             accumulates=tokens < self.share * self.longest,
+            allocator=allocator.name(),
         )
         return memory.estimate(self.outline, self.method, setting)
 

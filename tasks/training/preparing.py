@@ -6,6 +6,7 @@ Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198), by torch's own selec
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from typing import Any
@@ -38,8 +39,6 @@ def prepare(model: Any, config: TrainingConfig, device: torch.device) -> None:
     if config.gradient_checkpointing == "selective":
         options["context_fn"] = _keep_products()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    if hasattr(model, "enable_input_require_grads"):
-        model.enable_input_require_grads()
 
 
 def _keep_products() -> Any:
@@ -56,6 +55,10 @@ def _keep_products() -> Any:
         aten._scaled_dot_product_efficient_attention.default,
         aten._scaled_dot_product_cudnn_attention.default,
     ]
+    with contextlib.suppress(ImportError, AttributeError):  # defined by the module's import; packed rows on a GPU
+        from torch.nn.attention import varlen as _  # noqa: F401
+
+        kept.append(torch.ops.torch_attn._varlen_attn.default)
     return functools.partial(create_selective_checkpoint_contexts, kept)
 
 

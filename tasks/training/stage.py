@@ -58,6 +58,11 @@ def train(
                 "method=qlora; ZeRO-3 (hardware=zero3), which divides each layer's weights over the GPUs, is the way "
                 "to train all of a large model"
             )
+        if config.early_stopping_patience is not None and not tokens.rows.get("validation"):
+            raise ConfigError(
+                f"training.early_stopping_patience={config.early_stopping_patience}: there is no validation row to "
+                "judge by; set it to null, or give the data a validation split"
+            )
         done = checkpointing.finished(folder)
         if done is not None:  # an attempt that was ended between its last step and the publishing
             return done
@@ -93,7 +98,8 @@ def train(
                 on_progress=lambda _: on_metrics(folder / "metrics.jsonl") if on_metrics else None,
             )
 
-        return shrinking(run, folder, job, config.rows_at_once(hardware.world), tokens.longest)
+        found = shrinking(run, folder, job, config.rows_at_once(hardware.world), tokens.longest)
+        return {**found, "predicted_memory_bytes": planned.memory.peak if planned else None}
 
     return store.publish(
         Checkpoints,

@@ -107,17 +107,24 @@ class Run:
         self.counts = counts(self.model)
         objective = Objective(self.model)
         if not divided:  # before DDP, whose hooks count forward passes
-            objective.choose(config.packing, self._sample)
+            self._choose(objective)
         groups, self.lr_scales = self._groups(trainable)
         self.engine = engines.make(values, config, objective, groups, (self.device, self.rank, self.world))
         if divided:
-            objective.choose(config.packing, self._sample)
+            self._choose(objective)
+        # all or none: processes that cut a step differently would wait for each other for ever
+        objective.packs = self.engine.sum(float(objective.packs)) == self.world
+        objective.chunks = self.engine.sum(float(objective.chunks)) == self.world
         self.limits = self._limits(objective.packs)
         self.rate = _schedule(config, self.plan.steps)
         self.matmul_rate = speed.matmul_rate(self.device, values["precision"])
         if self.done:
             self.engine.load(checkpointing.step_folder(self.job.folder, "state", self.done))
             log.info("resumes after step %d of %d", self.done, self.plan.steps)
+
+    def _choose(self, objective: Objective) -> None:
+        with engines.autocast(self.device, self.job.values["precision"]):  # as the engine computes
+            objective.choose(self.config.packing, self._sample)
 
     def _sample(self, packed: bool) -> dict[str, Any]:
         """Two short training rows that differ in length where any do."""
@@ -128,15 +135,13 @@ class Run:
 
     def _limits(self, packed: bool) -> Limits:
         """What is computed at once: as configured or planned, less after a shortage of memory."""
-        chosen: dict[str, Any] = {
-            "rows": self.config.rows_at_once(self.world),
-            "tokens": self.config.micro_batch_tokens,
-        }
+        config = self.config
+        chosen: dict[str, Any] = {"rows": config.rows_at_once(self.world), "tokens": config.micro_batch_tokens}
         chosen |= self.job.values.get("micro_batch") or {}
-        lowered = self.job.folder / "micro_batch.json"
-        if lowered.is_file():
-            chosen |= json.loads(lowered.read_text(encoding="utf-8"))
-        return Limits(int(chosen["rows"]), chosen["tokens"], packed)
+        file = self.job.folder / "micro_batch.json"
+        lower = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        rows, tokens = ([x[name] for x in (chosen, lower) if x.get(name)] for name in ("rows", "tokens"))
+        return Limits(min(rows), min(tokens, default=None), packed)
 
     def _groups(self, trainable: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
         """Parameter groups of one rate each, and how those stand to the configured rate."""
@@ -159,7 +164,7 @@ class Run:
             self._rehearse()
         if config.eval_on_start and not self.done:
             self._validate(judges=False)
-        interval, record = Interval(self.state.losses), {"loss": 0.0}
+        interval, record = Interval(self.state.losses), dict[str, Any](loss=0.0)
         while self.done < steps and not self.state.stopped:
             interval.start()
             outcome = self._step_or_save(interval)
@@ -209,7 +214,8 @@ class Run:
         for index, (part, weight) in enumerate(self._with_stand_ins(parts, rows)):
             batch = collate(self.train_rows, part, packed=self.limits.packed)
             loss = self.engine.micro_step(batch, weight / max(targets, 1), last=index == len(parts) - 1)
-            total += loss * weight
+            if weight:
+                total += loss
             if self.device.type == "cpu" and index < len(parts) - 1 and self._asked_to_stop():
                 self.engine.discard()
                 return None
@@ -260,16 +266,18 @@ class Run:
             return
         self.model.eval()
         rows = np.arange(len(self.validation_rows))
-        limits = Limits(max(self.limits.rows, 16), self.limits.tokens, self.limits.packed)
+        rows_at_once = self.limits.rows if self.limits.tokens is None else max(self.limits.rows, 16)
+        limits = Limits(rows_at_once, self.limits.tokens, self.limits.packed)
         total = 0.0
         parts = micro_batches(rows, self.validation_rows.lengths, self.rank, self.world, limits)
         shortest = rows[[int(np.argmin(self.validation_rows.lengths))]]
         for part in parts:
             batch = collate(self.validation_rows, part if len(part) else shortest, packed=limits.packed)
-            total += float(self.engine.loss(batch)) * bool(len(part))
+            loss_sum = float(self.engine.loss(batch))
+            total += loss_sum if len(part) else 0.0
         self.model.train()
         loss = self.engine.sum(total) / max(int(self.validation_rows.targets.sum()), 1)
-        self.metrics.write({"step": self.done, "validation_loss": loss})
+        self.metrics.write({"step": self.done, "validation_loss": loss if math.isfinite(loss) else None})
         if judges and self.state.judge(self.done, loss, self.config.early_stopping_patience):
             log.info("stops early after step %d: the best validation loss was at step %d", self.done, self.state.best)
 
@@ -317,10 +325,10 @@ class Run:
         )
 
     def _log(self, interval: Interval) -> dict[str, Any]:
-        norm = self.state.norm
+        norm, loss = self.state.norm, interval.mean_loss()
         record = {
             "step": self.done,
-            "loss": round(interval.mean_loss(), 6),
+            "loss": round(loss, 6) if math.isfinite(loss) else None,
             "learning_rate": self.config.learning_rate * self.rate(self.done - 1),
             "grad_norm": round(norm, 6) if math.isfinite(norm) else None,
             "epoch": round(self.done * self.config.batch_size / len(self.train_rows), 4),
@@ -342,7 +350,7 @@ class Run:
         self.job.progress(
             self.done,
             self.plan.steps,
-            loss=round(record["loss"] or interval.mean_loss(), 4),
+            loss=round(record["loss"] or (interval.mean_loss() if fresh else 0.0), 4),
             lr=self.config.learning_rate * self.rate(self.done - 1),
             tok_s=round(interval.rate() if fresh else record["tokens_per_second"]),
             mfu=round(self._mfu(interval) if fresh else record["mfu"], 3),
@@ -355,12 +363,13 @@ class Run:
         written = self.metrics.read()
         validation = [line["validation_loss"] for line in written if "validation_loss" in line]
         intervals = [line for line in written if "loss" in line]
+        losses = [line["loss"] for line in intervals if line["loss"] is not None]
         trainable, total = self.counts
         result = {
             "method": self.method_config.name,
             "trainable": trainable,
             "total": total,
-            "train_loss": intervals[-1]["loss"] if intervals else None,
+            "train_loss": losses[-1] if losses else None,
             "validation_loss": validation[-1] if validation else None,
             "best_step": state.best,
             "stopped_early": state.stopped,

@@ -46,7 +46,7 @@ def test_a_model_that_is_not_there_is_unknown_and_never_refused(
 def test_a_machine_that_is_too_small_is_refused_with_what_would_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "memory_bytes", lambda device: int(0.7 * GIB))
+    monkeypatch.setattr(devices, "memory_bytes", lambda device: int(0.85 * GIB))
     long = ["tokenization.max_prompt_tokens=1800", "tokenization.max_reply_tokens=128", "evaluation.max_new_tokens=128"]
     with pytest.raises(ResourceError, match=r"training does not fit: one row of 1928 tokens .* what would fit: "):
         make(tmp_path, *long)
