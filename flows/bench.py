@@ -7,6 +7,7 @@ python -m flows.bench redaction path=FILE           # what it finds in a file th
 python -m flows.bench models                        # conversion beside a copy, rendering beside apply_chat_template
 python -m flows.bench methods                       # what each method costs, and that it learns
 python -m flows.bench train                         # tokens/s, MFU and memory beside the seeds' recipe and the Trainer
+python -m flows.bench memory                        # the planner's estimate beside the peak of real workers
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from tasks.data import benchmark
 from tasks.data.parts import resolve
 from tasks.data.personal_data import quality
 from tasks.data.sources.auto import Config as AutoConfig
+from tasks.devices import resolve_device
 from tasks.errors import UserError
 from tasks.models import benchmark as models
 from tasks.schema import How, Section
+from tasks.training import memory_benchmark as memory
 
 log = logging.getLogger("flows.bench")
 _GOLDEN = cli.CONF.parent / "tests" / "golden"
@@ -61,6 +64,13 @@ class ModelsBench(Output):
     steps: list[Literal[tuple(models.STEPS)]] = How(list(models.STEPS), doc="What to measure.")  # type: ignore[valid-type]
 
 
+class MemoryBench(Output):
+    """Where, and how much of the grid."""
+
+    device: Literal["auto", "cpu", "cuda"] = How("auto", doc="cpu: resident memory; cuda: allocated memory.")
+    points: int | None = How(None, ge=1, doc="The first so many of the grid's points; null: all.")
+
+
 def data(config: DataBench) -> dict[str, Any]:
     results = []
     for rows in config.rows:
@@ -89,6 +99,12 @@ def models_bench(config: ModelsBench) -> dict[str, Any]:
     return {"results": models.measure(config.layers, config.repeats, config.steps)}
 
 
+def memory_bench(config: MemoryBench) -> dict[str, Any]:
+    device = resolve_device(config.device)
+    results = memory.measure(memory.GRID[: config.points], device)
+    return {"results": results, "difference": memory.summary(results)}
+
+
 def _redaction_shown(result: dict[str, Any]) -> str:
     found = result["results"]
     if "texts" in found:
@@ -103,6 +119,7 @@ SUBJECTS: dict[str, tuple[Any, type[Section], Any]] = {
     "redaction": (redaction, RedactionBench, _redaction_shown),
     "models": (models_bench, ModelsBench, lambda result: models.table(result["results"])),
     "methods": (methods_bench.methods_bench, methods_bench.MethodsBench, methods_bench.shown),
+    "memory": (memory_bench, MemoryBench, lambda result: memory.table(result["results"])),
     "train": (training_bench.train_bench, training_bench.TrainBench, training_bench.shown),
 }
 

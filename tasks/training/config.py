@@ -70,7 +70,6 @@ class TrainingConfig(Section):
     )
     resume: str = How(
         "auto",
-        pattern=r"^(auto|never|\d+)$",
         doc="auto: from the newest whole checkpoint of this run; never: from the start; a number: from that step.",
     )
     save_steps: int = Field(100, ge=1, doc="A checkpoint every so many steps, and one at the end.")
@@ -92,8 +91,11 @@ class TrainingConfig(Section):
 
     @field_validator("resume", mode="before")
     @classmethod
-    def _as_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    def _as_text(cls, value: object) -> str:
+        text = str(value)
+        if text not in ("auto", "never") and not text.isdecimal():
+            raise ValueError("allowed are auto, never, and the number of a saved step")
+        return text
 
     def rows_at_once(self, processes: int) -> int:
         """Rows that one of ``processes`` computes at once."""

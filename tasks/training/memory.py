@@ -11,6 +11,7 @@ torch 2.13 and transformers 5.23 keep, compared with measured peaks in tests/ben
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -137,7 +138,8 @@ def estimate(outline: Outline, method: Mapping[str, Any], setting: Setting) -> M
     logits = _logits(outline, what, setting)
     cpu = setting.device == "cpu"
     fixed = _CPU_IMPORTS + _CPU_RUNTIME if cpu else 0
-    holes = _holes(outline, setting, activations, work) if cpu else 0
+    whole, _ = _activations(outline, method, what, replace(setting, checkpointing="none"))
+    holes = _holes(outline, setting, activations, whole, work) if cpu else 0
     held = weights + optimizer + fixed + holes
     # a forward pass, its loss and the start of its backward pass; then the end of the backward pass, and the update
     forward = held + activations + max(logits, work) + (gradients if setting.accumulates else 0)
@@ -159,14 +161,15 @@ def estimate(outline: Outline, method: Mapping[str, Any], setting: Setting) -> M
     )
 
 
-def _holes(outline: Outline, setting: Setting, activations: int, work: int) -> int:
-    """Bytes that a CPU's allocator holds beyond what is in use."""
+def _holes(outline: Outline, setting: Setting, kept: int, whole: int, work: int) -> int:
+    """Bytes that a CPU's allocator holds beyond what is in use; ``whole``: what ``kept`` is without recomputation."""
     if setting.allocator == "mimalloc":
-        return int(activations * _ROUNDING)
+        return int(kept * _ROUNDING)
     hidden = setting.tokens * outline.hidden_size * setting.width
     inner = setting.tokens * max(_width_inside(outline), outline.hidden_size) * setting.width
     heap = ((hidden < _MAPPED_BYTES) + (inner < _MAPPED_BYTES)) / 2
-    return int(heap * (activations * _HOLES if setting.checkpointing == "none" else work * _HOLES_PER_LAYER))
+    # computing anew leaves no more holes than keeping everything
+    return int(heap * min(whole * _HOLES, math.inf if setting.checkpointing == "none" else work * _HOLES_PER_LAYER))
 
 
 def _width_inside(outline: Outline) -> int:

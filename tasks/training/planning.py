@@ -21,8 +21,7 @@ from tasks.training.trainable import trained
 
 #: Share of a device's memory that a run is planned for: the rest is other programs', and the estimate's own error.
 _USABLE = {"cpu": 0.8, "cuda": 0.95}
-#: Tokens at once from which a larger micro-batch is not faster: products are as fast as they get, and memory is only
-#: held. Largest powers of two at which the rate still rose by more than 3 %.
+#: Tokens at once beyond which a larger micro-batch is taken to be larger only: the matrices are long enough.
 _ENOUGH_TOKENS = {"cpu": 8192, "cuda": 65536}
 _GIB = 1 << 30
 #: Half-precision matrix products of a GPU in 10^12 FLOP/s, by a part of its name; dense, as published.

@@ -190,6 +190,24 @@ def test_loss_does_not_depend_on_micro_batch_or_processes(
         assert b == pytest.approx(a, rel=2e-4)
 
 
+def test_short_memory_halves_what_is_computed_at_once_and_changes_no_loss(
+    job: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.training.stage import MICRO_BATCH, shrinking
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "workers"))
+    whole, short = tmp_path / "whole", tmp_path / "short"
+    for folder in (whole, short):
+        folder.mkdir()
+    values = job(dropout=0.0, max_steps=12) | {"micro_batch": None}
+    run_worker(WORKER, whole, values, label="train")
+    shrinking(lambda: run_worker("short_memory_worker", short, values, label="train"), short, values, 10, longest=40)
+    assert json.loads((short / MICRO_BATCH).read_text(encoding="utf-8"))["rows"] < 5  # 10, 5, then less
+    for (step, expected), (other_step, found) in zip(losses(whole), losses(short), strict=True):
+        assert step == other_step
+        assert found == pytest.approx(expected, rel=2e-4)
+
+
 #: Other libraries look for these too; what matters is that this project's own modules do not need them.
 BLOCKER = """
 import sys

@@ -37,6 +37,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 #: Their classes find positions or attention by themselves: rows are padded.
 UNPACKED = {"chatglm", "baichuan13b", "bloom", "falcon", "cpmant"}
+#: One of each kind of attention; the others, nearly the same, are slow tests.
+EVERY_TIME = {"chatglm3", "llama", "gpt_neox", "gemma", "chatglm", "baichuan13b", "bloom"}
 #: Float32 rounding over two layers and a few dozen tokens.
 TOLERANCE = 1e-5
 
@@ -91,7 +93,9 @@ def with_gradients(model: Any, loss: torch.Tensor) -> tuple[float, torch.Tensor]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [f if f in EVERY_TIME else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+)
 def test_packed_and_padded_rows_have_the_loss_and_gradients_of_rows_alone(family: str, method: str) -> None:
     try:
         model = tuned(family, method)
