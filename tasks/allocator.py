@@ -2,7 +2,7 @@
 
 torch asks for aligned memory, and glibc (2.36 at least) hardly ever gives the hole that a freed aligned block left to
 the next one of its size: its heap was up to five times what was in use (1,132 of 187 MiB, LoRA with full
-checkpointing), and grew from step to step. mimalloc has no such holes, and was as fast or a little faster. Returning
+checkpointing). mimalloc has no such holes, and was as fast or a little faster. Returning
 blocks to the system at once (MALLOC_MMAP_THRESHOLD_) keeps glibc small too, but took 40 % longer.
 
 It is used where it is installed (the Linux wheel ``cmeel-mimalloc`` holds the library and nothing else).
