@@ -442,7 +442,10 @@ def save_optimizer(folder: Path, optimizer: Any, names: Mapping[Any, str]) -> No
     from safetensors.torch import save_file
 
     values = {f"{names[p]}|{key}": value for p, of in optimizer.state.items() for key, value in of.items()}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in values.items() if isinstance(v, torch.Tensor)}
+    # copies: 8-bit optimisers share their tables between parameters, which safetensors refuses
+    tensors = {
+        k: v.detach().to("cpu", copy=True).contiguous() for k, v in values.items() if isinstance(v, torch.Tensor)
+    }
     numbers = {k: v for k, v in values.items() if k not in tensors}
     save_file(tensors, folder / "optimizer.safetensors")
     (folder / "optimizer.json").write_text(json.dumps(numbers), encoding="utf-8")

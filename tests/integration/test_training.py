@@ -168,6 +168,25 @@ def test_every_method_resumes_exactly(
     assert final_adapter(cut) == final_adapter(whole) and final_adapter(whole)
 
 
+def test_an_eight_bit_optimiser_is_saved_and_resumes_exactly(
+    job: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Its moments are 8-bit from 4,096 numbers on, which matrices of rank 64 have here."""
+    values = job(method={"name": "lora", "r": 64}, optimizer="adamw_8bit", max_steps=20)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    run_worker(WORKER, whole, values, label="train")
+    process = start(cut, values)
+    wait_for((cut / "state" / "step-000010" / "MANIFEST.json").is_file, process)
+    process.kill()
+    process.wait()
+    assert b"qmap1" in (cut / "state" / "step-000010" / "optimizer.safetensors").read_bytes()
+    run_worker(WORKER, cut, values, label="train")
+    assert final_adapter(cut, 20) == final_adapter(whole, 20) and final_adapter(whole, 20)
+    assert losses(cut) == losses(whole)
+
+
 def test_worker_stops_when_its_parent_dies(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     environment = {**os.environ, LIFELINE: "1"}
     process = start(tmp_path, job(max_steps=100_000), stdin=subprocess.PIPE, env=environment)
