@@ -15,6 +15,9 @@ from torch import nn
 #: Side of the square matrices of the probe: a GPU needs large ones to show its rate.
 _SIDES = {"cpu": 1024, "cuda": 8192}
 
+#: Seconds of the probe: in five products (60 ms) a second thread was often not awake yet, and half the rate was shown.
+_PROBE_S = 0.3
+
 
 def flops_per_token(model: Any, *, recomputed: bool) -> tuple[float, float]:
     """FLOPs of a training step for each token, and for each learned token (the output layer)."""
@@ -35,13 +38,13 @@ def flops_per_token(model: Any, *, recomputed: bool) -> tuple[float, float]:
 
 
 def matmul_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s of a large matrix multiplication on the device, the best of a few."""
+    """FLOP/s of a large matrix multiplication on the device, the best within a moment."""
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     side = _SIDES[device.type]
     a = torch.randn(side, side, device=device).to(kind)
     b = torch.randn(side, side, device=device).to(kind)
-    best = float("inf")
-    for _ in range(5):
+    best, ends = float("inf"), time.perf_counter() + _PROBE_S
+    while time.perf_counter() < ends:
         began = _now(device)
         torch.mm(a, b)
         best = min(best, _now(device) - began)
