@@ -9,12 +9,14 @@ Shapes: b rows, s tokens, n virtual tokens, d width of the embedding, v vocabula
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tasks.errors import ModelError
+from tasks.methods import _tensors
 
 #: Name of the encoder's module in the wrapper.
 NAME = "prompt_encoder"
@@ -36,6 +38,23 @@ def vectors(encoder: Any) -> Tensor:
     indices = torch.arange(encoder.total_virtual_tokens, device=encoder.embedding.weight.device)
     made: Tensor = encoder(indices[None])[0]
     return made
+
+
+def load(model: Any, encoder: Any, folder: Path, *, trainable: bool) -> PromptTuned:
+    """The base model behind the saved prompt; ``encoder`` makes it while training goes on.
+
+    Raises:
+        ModelError: what was saved is not this encoder's.
+    """
+    model.requires_grad_(False)
+    try:
+        encoder.load_state_dict(_tensors.read(folder, NAME))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder / _tensors.FILE}: does not fit the base model and method settings: {reason}"
+        ) from None
+    return PromptTuned(model, encoder if trainable else FixedPrompt(encoder), encoder.total_virtual_tokens)
 
 
 class PromptTuned(nn.Module):

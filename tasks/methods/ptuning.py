@@ -42,19 +42,10 @@ def attach(model: Any, config: Config) -> Any:
 
 
 def load(model: Any, folder: Path, config: Config, *, trainable: bool) -> Any:
-    from tasks.methods._prompt import NAME, FixedPrompt, PromptTuned
+    from tasks.methods import _prompt
 
     _layers.refuse(model, "ptuning")
-    model.requires_grad_(False)
-    encoder = _encoder(model, config)
-    try:
-        encoder.load_state_dict(_tensors.read(folder, NAME))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{folder / _tensors.FILE}: does not fit the base model and method settings: {reason}"
-        ) from None
-    return PromptTuned(model, encoder if trainable else FixedPrompt(encoder), config.num_virtual_tokens)
+    return _prompt.load(model, _encoder(model, config), folder, trainable=trainable)
 
 
 def _encoder(model: Any, config: Config) -> Any:
