@@ -215,10 +215,18 @@ def _norm(name: str, size: int, bias: bool = False) -> Parts:
         yield f"{name}.bias", (size,)
 
 
+def _attention(o: Outline, layer: str, biased: bool, out_biased: bool) -> Parts:
+    """The four matrices of an attention that names queries, keys and values apart."""
+    d, a, k = o.hidden_size, o.heads * o.head_size, o.key_value_heads * o.head_size
+    yield from _linear(f"{layer}.self_attn.q_proj", a, d, biased)
+    yield from _linear(f"{layer}.self_attn.k_proj", k, d, biased)
+    yield from _linear(f"{layer}.self_attn.v_proj", k, d, biased)
+    yield from _linear(f"{layer}.self_attn.o_proj", d, a, out_biased)
+
+
 def _llama(o: Outline, config: Mapping[str, Any]) -> Parts:
     kind = str(config["model_type"])
     d, i, v = o.hidden_size, int(config["intermediate_size"]), o.vocabulary
-    a, k = o.heads * o.head_size, o.key_value_heads * o.head_size
     biased = bool(config.get("attention_bias", config.get("qkv_bias", kind == "qwen2")))
     out_biased = bool(config.get("attention_bias", config.get("bias", False))) and kind != "qwen2"
     mlp_biased = bool(config.get("mlp_bias", config.get("bias", False)))
@@ -228,10 +236,7 @@ def _llama(o: Outline, config: Mapping[str, Any]) -> Parts:
     yield "model.embed_tokens.weight", (v, d)
     for n in range(o.number("num_hidden_layers")):
         layer = f"model.layers.{n}"
-        yield from _linear(f"{layer}.self_attn.q_proj", a, d, biased)
-        yield from _linear(f"{layer}.self_attn.k_proj", k, d, biased)
-        yield from _linear(f"{layer}.self_attn.v_proj", k, d, biased)
-        yield from _linear(f"{layer}.self_attn.o_proj", d, a, out_biased)
+        yield from _attention(o, layer, biased, out_biased)
         if kind in ("qwen3", "gemma3_text"):
             yield from _norm(f"{layer}.self_attn.q_norm", o.head_size)
             yield from _norm(f"{layer}.self_attn.k_norm", o.head_size)
@@ -247,17 +252,14 @@ def _llama(o: Outline, config: Mapping[str, Any]) -> Parts:
 
 def _glm(o: Outline, config: Mapping[str, Any]) -> Parts:
     d, i, v = o.hidden_size, int(config["intermediate_size"]), o.vocabulary
-    a, k, biased = o.heads * o.head_size, o.key_value_heads * o.head_size, bool(config.get("attention_bias"))
+    biased = bool(config.get("attention_bias"))
     norms = ["input_layernorm", "post_attention_layernorm"]
     if config["model_type"] == "glm4":
         norms += ["post_self_attn_layernorm", "post_mlp_layernorm"]
     yield "model.embed_tokens.weight", (v, d)
     for n in range(o.number("num_hidden_layers")):
         layer = f"model.layers.{n}"
-        yield from _linear(f"{layer}.self_attn.q_proj", a, d, biased)
-        yield from _linear(f"{layer}.self_attn.k_proj", k, d, biased)
-        yield from _linear(f"{layer}.self_attn.v_proj", k, d, biased)
-        yield from _linear(f"{layer}.self_attn.o_proj", d, a)
+        yield from _attention(o, layer, biased, False)
         yield from _linear(f"{layer}.mlp.gate_up_proj", 2 * i, d)
         yield from _linear(f"{layer}.mlp.down_proj", d, i)
         for name in norms:
