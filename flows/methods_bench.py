@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from flows import cli
 from flows.full import Pipeline
-from tasks import plugins
+from tasks import devices, plugins
 from tasks.config import parse
 from tasks.launch import run_worker
 from tasks.schema import How, Section
@@ -53,7 +53,7 @@ def _one(config: MethodsBench, method: str) -> dict[str, Any]:
             "checkpoint": str(made.checkpoint(made.steps[-1])),
             "prompts": config.prompts,
             "max_new_tokens": 48,
-            "device": "cpu",
+            "device": devices.resolve_device(pipeline.config.hardware.device),
         }
         replies = run_worker("tasks.training.replies", Path(folder), job, label="replies")
     return {
