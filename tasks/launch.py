@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -26,11 +27,12 @@ from tasks.errors import BY_NAME, ConfigError, StageError, Stopped
 from tasks.files import write_atomic
 from tasks.lifeline import LIFELINE, RUN_ID, grace_s, kill_marked, marked
 from tasks.progress import Progress
-from tasks.worker import read_attempt
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
+#: A line of a worker's log by this project's own modules (see tasks.worker.main): its level and its text.
+_OWN_LINE = re.compile(r"[\d-]+ [\d:,]+ (INFO|WARNING|ERROR) (?:tasks\.[\w.]+|__main__): (.*)")
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,18 @@ def run_worker(
     for stale in ("result.json", "error.json", "progress.jsonl"):
         (folder / stale).unlink(missing_ok=True)
     run_id = uuid.uuid4().hex
-    values = {**job, "attempt": read_attempt(folder) + 1}
-    write_atomic(folder / "job.json", json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False))
+    write_atomic(folder / "job.json", json.dumps(job, ensure_ascii=False, indent=1, allow_nan=False))
     settings = _settings(device, processes, machines)
     for number in range(1, machines.count if machines else 1):
         line = _elsewhere(command(module, folder.resolve(), processes, machines, number), settings)
         log.info("%s waits for machine %d; run there:\n%s", label, number, line)
     log_path = folder / "worker.log"
-    with log_path.open("ab") as output, Progress(label) as bar:
+    with (
+        log_path.open("ab") as output,
+        log_path.open(encoding="utf-8", errors="replace") as said,
+        Progress(label) as bar,
+    ):
+        said.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command(module, folder, processes, machines),
             stdin=subprocess.PIPE,
@@ -91,7 +97,7 @@ def run_worker(
             start_new_session=True,
         )
         try:
-            code = _follow(process, folder / "progress.jsonl", bar, on_progress)
+            code = _follow(process, folder / "progress.jsonl", bar, on_progress, _Relay(label, said))
         except BaseException:
             # KeyboardInterrupt, or an orchestrator's own cancellation: never leave a trainer behind
             end_group(process, run_id)
@@ -202,15 +208,18 @@ def _follow(
     progress: Path,
     bar: Progress,
     on_progress: Callable[[dict[str, Any]], None] | None,
+    relay: _Relay,
 ) -> int:
-    """Wait for the process while its progress records are shown and handed on; returns the exit code."""
+    """Wait for the process while its progress records and log lines are handed on; returns the exit code."""
     records: IO[str] | None = None
     finished = False
     while not finished:
         finished = process.poll() is not None
         if records is None and progress.is_file():
             records = progress.open(encoding="utf-8")
-        for record in _new_records(records) if records else ():
+        relay.pass_on()
+        for line in _new_lines(records) if records else ():
+            record = json.loads(line)
             bar.update(record)
             if on_progress:
                 on_progress(record)
@@ -221,14 +230,29 @@ def _follow(
     return int(process.returncode)
 
 
-def _new_records(file: IO[str]) -> Iterator[dict[str, Any]]:
+class _Relay:
+    """Passes on what this project's own modules log in a worker; its file holds what libraries say too."""
+
+    def __init__(self, label: str, file: IO[str]) -> None:
+        self._label, self._file = label, file
+        self._passed: set[str] = set()  # the processes of a run say the same
+
+    def pass_on(self) -> None:
+        for line in _new_lines(self._file):
+            found = _OWN_LINE.match(line)
+            if found and found[2] not in self._passed:
+                self._passed.add(found[2])
+                log.log(logging.getLevelNamesMapping()[found[1]], "%s: %s", self._label, found[2])
+
+
+def _new_lines(file: IO[str]) -> Iterator[str]:
     while True:
         position = file.tell()
         line = file.readline()
         if not line.endswith("\n"):  # not written as a whole yet
             file.seek(position)
             return
-        yield json.loads(line)
+        yield line
 
 
 def _failure(folder: Path, label: str, code: int) -> Exception:

@@ -40,7 +40,6 @@ class Job:
         values: the content of job.json.
         stopping: a signal asked the worker to save its state and raise Stopped.
         leader: this process writes files and progress (rank 0 of a distributed run).
-        attempt: number of this launch in its folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,12 +47,7 @@ class Job:
         self.values: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         self.stopping = False
         self.leader = int(os.environ.get("RANK", "0")) == 0
-        self.attempt = int(self.values.get("attempt", 0))
         self._last_progress = 0.0
-
-    def superseded(self) -> bool:
-        """Whether a newer launch works in this folder: what this one still writes must not be committed."""
-        return read_attempt(self.folder) > self.attempt
 
     def progress(self, done: int, total: int, **numbers: float) -> None:
         """Append one line to progress.jsonl, for the progress bar and the tracker (at most about five a second)."""
@@ -91,14 +85,6 @@ def main(run: Callable[[Job], Mapping[str, Any]]) -> None:
         sys.stderr.flush()
         # os._exit: after a failure inside a collective, library threads may hang a normal exit
         os._exit(known.worker_exit_code or known.exit_code)
-
-
-def read_attempt(folder: Path) -> int:
-    """The number of the newest launch in a folder, from its job.json; 0 before the first."""
-    try:
-        return int(json.loads((folder / "job.json").read_text(encoding="utf-8")).get("attempt", 0))
-    except (OSError, ValueError):
-        return 0
 
 
 def _translated(error: Exception) -> WeitiaoError:

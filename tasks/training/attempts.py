@@ -33,10 +33,11 @@ class Group(Protocol):
 class Processes:
     """This run's processes through torch.distributed where it is initialised, else this one alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
+        """``alone``: this one only, whatever the others do."""
         import torch.distributed as dist
 
-        self._dist = dist if dist.is_available() and dist.is_initialized() else None
+        self._dist = dist if not alone and dist.is_available() and dist.is_initialized() else None
         self.rank = self._dist.get_rank() if self._dist else 0
 
     def barrier(self) -> None:

@@ -27,14 +27,14 @@ from torch import Tensor, distributed, nn
 
 from tasks.errors import ConfigError
 from tasks.training import deepspeed_config
-from tasks.training.engines import Update, make_optimizer
+from tasks.training.attempts import Processes
+from tasks.training.engines import Update, autocast, make_optimizer
 from tasks.training.objective import to_device
 
 _PATIENCE = timedelta(minutes=30)
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(Processes):
     """Every process calls every method, in the same order.
 
     Attributes:
@@ -63,6 +63,7 @@ class DeepSpeedEngine:
             ResourceError: DeepSpeed is not installed.
         """
         deepspeed = _start(device)
+        super().__init__()
         self.device, self.rank, self.world = device, rank, world
         self._objective = objective
         self._kept = [index for index, group in enumerate(groups) if group["params"]]
@@ -76,7 +77,7 @@ class DeepSpeedEngine:
                 buffer.data = buffer.data.to(device)
         self.optimizer = make_optimizer(config.optimizer, [groups[index] for index in self._kept], config)
         self._engine, self._zero, _, _ = deepspeed.initialize(
-            model=_Autocast(objective, device.type, _TYPES.get(precision)), optimizer=self.optimizer, config=options
+            model=_Autocast(objective, device, precision), optimizer=self.optimizer, config=options
         )
         self._parameters = parameters
         self._scale = _LossScale(options["fp16"]) if precision == "fp16" else None
@@ -143,14 +144,6 @@ class DeepSpeedEngine:
         return self._engine(to_device(batch, self.device))
 
     # --- between processes ------------------------------------------------------------------------------------
-
-    def sum(self, value: float) -> float:
-        total = torch.tensor(value, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(total)
-        return float(total)
-
-    def barrier(self) -> None:
-        distributed.barrier()
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:
@@ -235,13 +228,13 @@ class DeepSpeedEngine:
 class _Autocast(nn.Module):
     """The objective under torch's autocast; DeepSpeed switches off an autocast that is entered outside of it."""
 
-    def __init__(self, objective: nn.Module, device: str, kind: torch.dtype | None) -> None:
+    def __init__(self, objective: nn.Module, device: torch.device, precision: str) -> None:
         super().__init__()
         self.objective = objective
-        self._device, self._kind = device, kind
+        self._device, self._precision = device, precision
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        with torch.autocast(self._device, self._kind, enabled=self._kind is not None):
+        with autocast(self._device, self._precision):
             loss: Tensor = self.objective(batch)
         return loss
 

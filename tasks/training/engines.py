@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from tasks.training import checkpointing
+from tasks.training.attempts import Processes
 from tasks.training.objective import Objective, to_device
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -128,7 +129,7 @@ def make_optimizer(name: str, groups: Sequence[Mapping[str, Any]], config: Any) 
     return optimizer
 
 
-class PlainEngine:
+class PlainEngine(Processes):
     """One device a process, the whole model on each; DistributedDataParallel where there are several."""
 
     def __init__(
@@ -142,12 +143,13 @@ class PlainEngine:
         world: int,
         precision: str,
     ) -> None:
+        super().__init__(alone=world == 1)
         self.device, self.rank, self.world = device, rank, world
+        self._precision = precision
         self._max_norm = config.max_grad_norm
         self._parameters = [p for group in groups for p in group["params"]]
         self._names = {p: name for name, p in objective.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(config.optimizer, groups, config)
-        self._type = _TYPES.get(precision)
         self._scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self._module: Any = objective
         if config.compile:
@@ -172,7 +174,7 @@ class PlainEngine:
         return loss.detach()
 
     def _forward(self, batch: dict[str, Any]) -> Tensor:
-        with torch.autocast(self.device.type, self._type, enabled=self._type is not None):
+        with autocast(self.device, self._precision):
             loss: Tensor = self._module(to_device(batch, self.device))
         return loss
 
@@ -200,17 +202,6 @@ class PlainEngine:
     @torch.no_grad()
     def loss(self, batch: dict[str, Any]) -> Tensor:
         return self._forward(batch)
-
-    def sum(self, value: float) -> float:
-        if self.world == 1:
-            return value
-        total = torch.tensor(value, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(total)
-        return float(total)
-
-    def barrier(self) -> None:
-        if self.world > 1:
-            distributed.barrier()
 
     def weights(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()

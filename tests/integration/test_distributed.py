@@ -258,7 +258,7 @@ def test_two_machines_learn_what_one_process_does(job: Callable[..., dict[str, A
     run_worker(WORKER, one, job(), label="train")
     machines = Machines(2, "127.0.0.1", port)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    (two / "job.json").write_text(json.dumps({**job(), "attempt": 1}), encoding="utf-8")
+    (two / "job.json").write_text(json.dumps(job()), encoding="utf-8")
     other = subprocess.Popen(command(WORKER, two, 1, machines, 1), env=environment)
     run_worker(WORKER, two, job(), label="train", machines=machines)
     assert other.wait(timeout=60) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import json
+import logging
 import os
 import subprocess
 import sys
@@ -38,11 +38,10 @@ def run(job: Job) -> Mapping[str, Any]:
         mutex, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
         library.pthread_mutex_lock(mutex)
         library.pthread_mutex_lock(mutex)
-    if what == "superseded":
-        before = job.superseded()
-        values = {**job.values, "attempt": job.attempt + 1}
-        (job.folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
-        return {"attempt": job.attempt, "superseded": [before, job.superseded()]}
+    if what == "tell":
+        logging.getLogger("tasks.somewhere").warning("step 3 is set aside")
+        logging.getLogger("tasks.somewhere").warning("step 3 is set aside")
+        logging.getLogger("transformers").warning("a library's advice")
     if what == "exit":
         print("leaving", file=sys.stderr)
         sys.exit(3)

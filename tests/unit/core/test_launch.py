@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -79,11 +80,13 @@ def test_shortages_of_memory_are_known_by_their_words() -> None:
     assert not out_of_memory(ValueError("out of memory"))
 
 
-def test_newer_launch_supersedes_an_older_one(tmp_path: Path) -> None:
-    assert run(tmp_path, "superseded") == {"attempt": 1, "superseded": [False, True]}
-    assert run(tmp_path, "superseded")["attempt"] == 3
-    (tmp_path / "job.json").write_text("{}", encoding="utf-8")  # written by hand
-    assert not Job(tmp_path).superseded()
+def test_what_own_modules_log_is_passed_on_once_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "worker.log").write_text("2026-01-01 00:00:00,000 WARNING tasks.old: an earlier attempt\n", "utf-8")
+    with caplog.at_level(logging.INFO, logger="tasks.launch"):
+        run(tmp_path, "tell")
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == ["odd: step 3 is set aside"]
 
 
 def test_first_failure_is_the_one_that_is_told(tmp_path: Path) -> None:
