@@ -23,8 +23,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.errors import UserError
 from tasks.serving import wire
+from tasks.serving.completions import CompletionRequest
 from tasks.serving.config import is_loopback
-from tasks.serving.engine import Busy, Engine, FinishReason, Generation, Piece, Sampling
+from tasks.serving.engine import Busy, Engine, Generation, Piece, Sampling
 from tasks.serving.wire import ChatRequest, Refusal
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Service:
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application: /health, /v1/models, /v1/chat/completions. No documentation pages, no CORS."""
+    """The application: /health, /v1/models, /v1/chat/completions, /v1/completions. No documentation pages, no CORS."""
     app = FastAPI(title="weitiao", docs_url=None, redoc_url=None, openapi_url=None)
 
     app.add_middleware(_Guard, service=service)
@@ -92,14 +93,21 @@ def create_app(service: Service) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        asked = wire.parse(await _body(request))
-        call = await _admit(service, asked)
-        if asked.stream:
-            events = _events(call, asked.include_usage)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        return JSONResponse(await _whole(call, request))
+        return await _answer(service, request, wire.parse(await _body(request), ChatRequest))
+
+    @app.post("/v1/completions")
+    async def complete(request: Request) -> Response:
+        return await _answer(service, request, wire.parse(await _body(request), CompletionRequest))
 
     return app
+
+
+async def _answer(service: Service, request: Request, asked: wire.Request) -> Response:
+    call = await _admit(service, asked)
+    if asked.stream:
+        events = _events(call, asked.include_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return JSONResponse(await _whole(call, request))
 
 
 @dataclass
@@ -112,6 +120,7 @@ class _Call:
 
     id: str
     model: str
+    form: wire.Form
     prompt: list[int]
     sampling: Sampling
     generation: Generation
@@ -126,32 +135,34 @@ class _Call:
         log.info(line, self.id, digest, len(self.prompt), completion_tokens, self.sampling.n, outcome, seconds)
 
 
-async def _admit(service: Service, asked: ChatRequest) -> _Call:
+async def _admit(service: Service, asked: wire.Request) -> _Call:
     """Check what depends on the model, render the prompt and queue it."""
     engine = service.ready()
     deadline = asyncio.get_running_loop().time() + service.request_timeout_s
     if asked.model != service.name:
         message = f"model {asked.model[:80]!r} is not served here; this server has {service.name!r}"
         raise Refusal(message, status=404, param="model", code="model_not_found")
+    place = asked.prompt_field
     try:
-        prompt = await asyncio.to_thread(engine.prompt_ids, asked.dialogue)
+        prompt = await asyncio.to_thread(asked.prompt_ids, engine)
     except UserError as error:
-        log.info("dialogue refused: %s", error)  # names folders, which are not the client's business
-        raise Refusal("messages: this model's layout cannot hold such a dialogue", param="messages") from None
+        log.info("%s refused: %s", place, error)  # names folders, which are not the client's business
+        raise Refusal(f"{place}: this model's layout or tokenizer cannot hold this", param=place) from None
     room = engine.context_tokens - len(prompt)
     wanted = asked.limit or max(1, min(service.max_new_tokens, room))
     if wanted > room:
         message = (
-            f"messages: {len(prompt)} tokens and {wanted} for the reply make {len(prompt) + wanted}, "
-            f"more than this model's context of {engine.context_tokens}; shorten the messages, lower max_tokens"
+            f"{place}: {len(prompt)} tokens and {wanted} for the reply make {len(prompt) + wanted}, "
+            f"more than this model's context of {engine.context_tokens}; shorten the {place}, lower max_tokens"
         )
-        raise Refusal(message, param="messages", code="context_length_exceeded")
+        raise Refusal(message, param=place, code="context_length_exceeded")
     sampling = asked.sampling(max_tokens=wanted, temperature=service.temperature)
     try:
         generation = engine.submit(prompt, sampling)
     except Busy as busy:
         raise Refusal(f"busy: {busy}", status=429, code="queue_full") from None
-    return _Call(f"chatcmpl-{secrets.token_hex(12)}", service.name, prompt, sampling, generation, deadline)
+    id = f"{asked.form.id_prefix}-{secrets.token_hex(12)}"
+    return _Call(id, service.name, asked.form, prompt, sampling, generation, deadline)
 
 
 async def _whole(call: _Call, request: Request) -> dict[str, Any]:
@@ -164,44 +175,35 @@ async def _whole(call: _Call, request: Request) -> dict[str, Any]:
         if collecting not in done:
             raise _left()
         outcome = "failed"
-        texts, tokens = collecting.result()
-        outcome = "/".join(finish for _, finish in texts)
-        return wire.completion(call.id, call.model, texts, wire.usage(len(call.prompt), tokens))
+        replies = collecting.result()
+        tokens = sum(reply.tokens for reply in replies)
+        outcome = "/".join(reply.finish for reply in replies)
+        return wire.completion(call.form, call.id, call.model, replies, len(call.prompt))
     finally:
         call.close(tokens, outcome)
         for task in (collecting, leaving):
             task.cancel()
 
 
-async def _collect(call: _Call) -> tuple[list[tuple[str, FinishReason]], int]:
-    texts = [""] * call.sampling.n
-    ends: list[FinishReason] = ["length"] * call.sampling.n
-    tokens = 0
+async def _collect(call: _Call) -> list[wire.Reply]:
+    replies = [wire.Reply() for _ in range(call.sampling.n)]
     async for piece in _pieces(call):
-        texts[piece.index] += piece.text
-        if piece.finish:
-            ends[piece.index] = piece.finish
-            tokens += piece.tokens
-    return list(zip(texts, ends, strict=True)), tokens
+        replies[piece.index].add(piece)
+    return replies
 
 
 async def _events(call: _Call, include_usage: bool) -> AsyncIterator[bytes]:
-    """Role, text, finish reason for each choice; usage if asked for; then [DONE]."""
+    """The parts of each choice as its form writes them; usage if asked for; then [DONE]."""
     tokens, outcome = 0, "client left"
-    begun: set[int] = set()  # choices whose role was sent
+    begun: set[int] = set()  # choices of which something was sent
     try:
         async for piece in _pieces(call):
-            if piece.index not in begun:
-                begun.add(piece.index)
-                start = {"role": "assistant", "content": ""}
-                yield wire.event(wire.chunk(call.id, call.model, piece.index, start))
-            if piece.text:
-                yield wire.event(wire.chunk(call.id, call.model, piece.index, {"content": piece.text}))
-            if piece.finish:
-                tokens += piece.tokens
-                yield wire.event(wire.chunk(call.id, call.model, piece.index, {}, piece.finish))
+            for chunk in wire.chunks(call.form, call.id, call.model, piece, piece.index not in begun):
+                yield wire.event(chunk)
+            begun.add(piece.index)
+            tokens += piece.tokens if piece.finish else 0
         if include_usage:
-            yield wire.event(wire.usage_chunk(call.id, call.model, wire.usage(len(call.prompt), tokens)))
+            yield wire.event(wire.usage_chunk(call.form, call.id, call.model, wire.usage(len(call.prompt), tokens)))
         outcome = "done"
         yield wire.event("[DONE]")
     except Refusal as refusal:  # the status line has gone out: the error is the last event

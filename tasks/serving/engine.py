@@ -31,6 +31,7 @@ class Sampling:
         repetition_penalty: divides positive and multiplies negative logits of tokens in prompt and reply.
             Source: Keskar et al. 2019, CTRL, section 4.1.
         stop: texts that end the reply and are not part of it.
+        stop_ids: tokens that end the reply beside those that end it anyway.
         seed: the same request with the same seed gives the same replies; None draws one.
         n: replies wanted.
     """
@@ -42,6 +43,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
     seed: int | None = None
     n: int = 1
 
@@ -52,12 +54,14 @@ class Piece:
 
     Attributes:
         tokens: tokens generated for this reply so far, the one that ended it included.
+        ids: those of them that came after the last piece.
     """
 
     index: int
     text: str
     tokens: int
     finish: FinishReason | None = None
+    ids: tuple[int, ...] = ()
 
 
 class Generation(Protocol):
@@ -74,12 +78,21 @@ class Engine(Protocol):
 
     Attributes:
         context_tokens: most tokens of prompt and reply together.
+        vocabulary_size: token ids of a prompt are below it.
     """
 
     context_tokens: int
+    vocabulary_size: int
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The rendered prompt, from any thread. Raises UserError where the layout cannot hold it."""
+        ...
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a text that is no dialogue, from any thread; control tokens written in it stay text.
+
+        Raises UserError where the tokenizer can only spell it with a control token.
+        """
         ...
 
     def submit(self, prompt: Sequence[int], sampling: Sampling) -> Generation:

@@ -56,6 +56,8 @@ class TransformersEngine:
             model.generation_config = GenerationConfig()
         own = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 1 << 30) - _virtual_tokens(loaded.model)
         self.context_tokens = min(own, context_tokens or own)
+        # a trained prompt's virtual tokens have ids behind the embedding's last row: nobody may ask for those
+        self.vocabulary_size = int(loaded.model.get_input_embeddings().weight.shape[0])
         # a fast tokenizer used by two threads at once raises "Already borrowed"
         self._tokenizer_lock = threading.Lock()
         self._waiting: queue.Queue[_Generation] = queue.Queue(maxsize=queue_limit)
@@ -67,6 +69,13 @@ class TransformersEngine:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         with self._tokenizer_lock:
             return list(self._loaded.renderer.prompt_ids(messages))
+
+    def text_ids(self, text: str) -> list[int]:
+        from tasks.models import spelling
+
+        speller = spelling.of(self._loaded.tokenizer)
+        with self._tokenizer_lock:
+            return [*speller.opening, *speller.text(text)]
 
     def submit(self, prompt: Sequence[int], sampling: Sampling) -> _Generation:
         generation = _Generation(prompt, sampling)
@@ -115,18 +124,22 @@ class TransformersEngine:
 
         loaded, sampling = self._loaded, generation.sampling
         text = ReplyText(self._decode, sampling.stop)
+        stop_ids = {*loaded.renderer.stop_ids, *sampling.stop_ids}
         finish: FinishReason | None = None
+        unsent: list[int] = []
 
         def accept(token: int) -> bool:
             """Take the next token in; returns whether the reply goes on."""
             nonlocal finish
-            if token in loaded.renderer.stop_ids:
+            unsent.append(token)
+            if token in stop_ids:
                 finish = "stop"
             else:
                 piece = text.push(token)
                 finish = "stop" if text.stopped else "length" if text.tokens >= sampling.max_tokens else None
                 if piece:
-                    generation.put(Piece(index, piece, text.tokens))
+                    generation.put(Piece(index, piece, text.tokens, ids=tuple(unsent)))
+                    unsent.clear()
             return finish is None and not generation.cancelled
 
         chooser = _Chooser(sampling, seed, accept)
@@ -146,7 +159,7 @@ class TransformersEngine:
             )
         if finish is None:
             log.info("cancelled after %d of %d tokens", chooser.tokens, sampling.max_tokens)
-        generation.put(Piece(index, text.finish(), chooser.tokens, finish or "length"))
+        generation.put(Piece(index, text.finish(), chooser.tokens, finish or "length", tuple(unsent)))
 
     def _decode(self, ids: Sequence[int]) -> str:
         with self._tokenizer_lock:

@@ -22,6 +22,7 @@ class Script:
     """An engine, and its one generation, that plays a script: pieces, then an error or endless silence."""
 
     context_tokens = 100
+    vocabulary_size = 10
     alive = True
 
     def __init__(self, pieces: Sequence[Piece] = (), error: Exception | None = None) -> None:
@@ -30,6 +31,9 @@ class Script:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         return [1, 2]
+
+    def text_ids(self, text: str) -> list[int]:
+        return [1]
 
     def submit(self, prompt: Sequence[int], sampling: Sampling) -> Script:
         return self

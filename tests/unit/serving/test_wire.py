@@ -18,16 +18,20 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"model": "tiny", "messages": [USER], **fields}).encode()
 
 
+def parse_chat(data: bytes) -> ChatRequest:
+    return parse(data, ChatRequest)
+
+
 def refusal(data: bytes) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        parse(data)
+        parse_chat(data)
     assert caught.value.status == 400
     assert "\n" not in str(caught.value)
     return caught.value
 
 
 def test_every_sampling_field_reaches_the_engine() -> None:
-    asked = parse(
+    asked = parse_chat(
         body(
             temperature=0.7,
             top_p=0.9,
@@ -56,13 +60,13 @@ def test_every_sampling_field_reaches_the_engine() -> None:
 
 
 def test_the_servers_temperature_holds_where_the_request_names_none() -> None:
-    assert parse(body()).sampling(max_tokens=1, temperature=0.25).temperature == 0.25
-    assert parse(body(temperature=0)).sampling(max_tokens=1, temperature=0.25).temperature == 0
+    assert parse_chat(body()).sampling(max_tokens=1, temperature=0.25).temperature == 0.25
+    assert parse_chat(body(temperature=0)).sampling(max_tokens=1, temperature=0.25).temperature == 0
 
 
 def test_text_parts_are_joined_and_null_is_not_given() -> None:
     parts = [{"type": "text", "text": "头"}, {"type": "text", "text": "痛"}]
-    asked = parse(body(messages=[{"role": "user", "content": parts}], temperature=None, tools=None))
+    asked = parse_chat(body(messages=[{"role": "user", "content": parts}], temperature=None, tools=None))
     assert asked.dialogue == [Message("user", "头痛")]
 
 
@@ -151,7 +155,7 @@ def test_a_lone_surrogate_is_refused() -> None:
 
 def test_two_different_limits_are_refused_and_two_equal_ones_are_not() -> None:
     refusal(body(max_tokens=3, max_completion_tokens=4))
-    assert parse(body(max_tokens=3, max_completion_tokens=3)).limit == 3
+    assert parse_chat(body(max_tokens=3, max_completion_tokens=3)).limit == 3
 
 
 def test_no_refusal_repeats_the_text_of_a_message() -> None:
