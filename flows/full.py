@@ -41,9 +41,9 @@ from tasks.training.stage import train
 class Pipeline:
     """The DAG."""
 
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: PipelineConfig, execution: Execution | None = None) -> None:
         self.config = config
-        self.execution = Execution(config)
+        self.execution = execution or Execution(config)
         self._run = self.execution.stage
         self._device = devices.resolve_device(config.hardware.device)
 
@@ -75,7 +75,8 @@ class Pipeline:
     @cached_property
     def report(self) -> EvalReport:
         c = self.config
-        limits = {"max_prompt_tokens": c.tokenization.max_prompt_tokens}
+        tokens = c.tokenization
+        limits = {"max_prompt_tokens": tokens.max_prompt_tokens, "max_reply_tokens": tokens.max_reply_tokens}
         where = {"device": self._device, "dtype": devices.dtype(c.training.precision, self._device)}
         return self._run(
             "evaluate", evaluate, c.evaluation, self.dataset, self.base, self.checkpoints, **limits, **where

@@ -159,6 +159,18 @@ class Checkpoints(Artifact):
         return self.path / "checkpoints" / f"step-{step:06d}"
 
 
+class Answers(Artifact):
+    """The untuned base's replies to some rows, which all evaluations on them share: ``predictions.jsonl``.
+
+    Attributes:
+        rows: how many.
+    """
+
+    stage: ClassVar[str] = "answers"
+
+    rows: int
+
+
 class EvalReport(Artifact):
     """``predictions/*.jsonl``, ``report.json``, ``report.md`` and plots.
 
@@ -179,6 +191,25 @@ class EvalReport(Artifact):
     difference: dict[str, float]
     baselines: dict[str, float]
     rows: int
+
+
+class MethodComparison(Artifact):
+    """Methods on the same data, side by side: comparison.md, .json, .csv, .png.
+
+    Attributes:
+        rows: test rows that all were scored on.
+        systems: per system (methods, and the untuned base) its score with its 95 % interval, its parameters, memory
+            and times.
+        failed: "method, seed n" -> why it is not among them.
+        conclusions: what may be said, in sentences.
+    """
+
+    stage: ClassVar[str] = "compare"
+
+    rows: int
+    systems: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    conclusions: list[str]
 
 
 class ServableModel(Artifact):

@@ -207,6 +207,7 @@ def _across(config: PipelineConfig) -> Iterator[str]:
     training, hardware = config.training, config.hardware
     yield from _about_method(config)
     yield from hardware.problems()
+    yield from config.evaluation.problems()
     if training.batch_size < hardware.world:
         machines = f" x hardware.nodes={hardware.nodes} = {hardware.world}" if hardware.nodes > 1 else ""
         yield (

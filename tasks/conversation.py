@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 Role = Literal["system", "user", "assistant", "observation"]
 ROLES: tuple[str, ...] = get_args(Role)
+_COLUMNS = ("id", "task", "metric", "messages", "fields", "group")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Row:
         task: name of the task that the row belongs to ("CHIP-CTC", "triples", "chat"); decides tables.
         metric: name of the metric module that scores it ("classification", "triples", "generation", ...).
         fields: the row's own further fields, kept for scoring (answer_choices, sample_id, references).
+        group: rows with the same one belong together (one document, one dialogue, one prompt): they stay in one split
+            and are resampled as one; empty: the row by itself.
     """
 
     id: str
@@ -50,6 +53,7 @@ class Row:
     task: str
     metric: str
     fields: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -68,6 +72,7 @@ class Row:
             "metric": self.metric,
             "messages": [_message_json(m) for m in self.messages],
             **({"fields": self.fields} if self.fields else {}),
+            **({"group": self.group} if self.group else {}),
         }
 
     @staticmethod
@@ -78,6 +83,7 @@ class Row:
             task=value["task"],
             metric=value["metric"],
             fields=value.get("fields", {}),
+            group=value.get("group", ""),
         )
 
 
@@ -114,12 +120,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=2000, columns=["id", "task", "metric", "messages", "fields"]):
+        columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=2000, columns=columns):
             yield from rows_of(batch)
 
 
 def rows_of(batch: Any) -> Iterator[Row]:
-    """The rows of an Arrow batch with a data set's columns (``tasks.data.processing.ROW_SCHEMA``); fields may lack."""
+    """The rows of an Arrow batch with a data set's columns (``tasks.data.processing``); fields and group may lack."""
     for value in batch.to_pylist():
         yield Row(
             id=value["id"],
@@ -127,4 +134,5 @@ def rows_of(batch: Any) -> Iterator[Row]:
             task=value["task"],
             metric=value["metric"],
             fields=json.loads(value["fields"]) if value.get("fields") else {},
+            group=f"{group:016x}" if (group := value.get("group")) is not None else "",
         )

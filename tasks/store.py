@@ -88,6 +88,13 @@ class Store:
 
     # --- artifacts -------------------------------------------------------------------------------------------
 
+    def find(
+        self, kind: type[A], *, name: str, revision: int, config: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> A | None:
+        """The artifact with this identity where it was published; the arguments are those of :meth:`publish`."""
+        final, fingerprint, _ = self._place(kind, name, revision, config, inputs)
+        return self._reuse(kind, final, fingerprint)
+
     def publish(
         self,
         kind: type[A],
@@ -112,9 +119,7 @@ class Store:
                 folder holds what an interrupted attempt left; else it is empty.
             execution: how it runs; kept in the record, never part of the identity.
         """
-        identity = {"stage": kind.stage, "revision": revision, "config": dict(config), "inputs": dict(inputs)}
-        fingerprint = digest(identity)
-        final = self.root / kind.stage / f"{name}-{fingerprint[:12]}"
+        final, fingerprint, identity = self._place(kind, name, revision, config, inputs)
         final.parent.mkdir(parents=True, exist_ok=True)
         with self.lock(f"{kind.stage}-{fingerprint[:12]}"):
             found = self._reuse(kind, final, fingerprint)
@@ -187,6 +192,14 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def _place(
+        self, kind: type[A], name: str, revision: int, config: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> tuple[Path, str, dict[str, Any]]:
+        """An artifact's folder, its fingerprint, and the identity that this is the digest of."""
+        identity = {"stage": kind.stage, "revision": revision, "config": dict(config), "inputs": dict(inputs)}
+        fingerprint = digest(identity)
+        return self.root / kind.stage / f"{name}-{fingerprint[:12]}", fingerprint, identity
 
     def _reuse(self, kind: type[A], final: Path, fingerprint: str) -> A | None:
         if not (final / RECORD).is_file():

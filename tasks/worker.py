@@ -26,7 +26,7 @@ from tasks.errors import OutOfMemory, ResourceError, StageError, Stopped, Weitia
 from tasks.files import write_atomic
 from tasks.lifeline import LIFELINE
 
-__all__ = ["LIFELINE", "Job", "main", "peak_resident_bytes"]
+__all__ = ["LIFELINE", "Job", "main", "peak_memory_bytes", "peak_resident_bytes", "restart_peak_memory"]
 
 #: The disk is full, over its quota, read-only or broken.
 _DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS, errno.EIO}
@@ -121,12 +121,38 @@ def _gpus(job: Job) -> AbstractContextManager[None]:
     return gpu_locks.held(gpu_locks.visible(count), str(job.folder))
 
 
+def peak_memory_bytes() -> int:
+    """Most memory that this process used since :func:`restart_peak_memory`, or since it started.
+
+    Of the GPU (allocated) where there is one, else resident.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return peak_resident_bytes()
+
+
+def restart_peak_memory() -> None:
+    """Count the peak from here on; a resident peak can be restarted on Linux only."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # not Linux, or a container that does not allow it
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_resident_bytes() -> int:
-    """Most memory that this process held so far."""
+    """Most memory that this process held."""
     if sys.platform == "win32":
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
+    with contextlib.suppress(OSError, StopIteration):
+        # not getrusage's number: that starts at what the process was forked from
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1])
     import resource
 
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

@@ -26,7 +26,7 @@ from tasks.data.source import DataFile, Draft, Entry, Skipped, SourceConfig, Unu
 _MESSAGE = pa.struct(
     [("role", pa.string()), ("content", pa.string()), ("learn", pa.bool_()), ("metadata", pa.string())]
 )
-#: The columns of a data set's Parquet files; ``fields`` is JSON text, empty for none.
+#: What a source gives of a row; ``fields`` is JSON text, empty for none.
 ROW_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -49,6 +49,8 @@ KEYS = {
     "reply_characters": pa.int32(),
 }
 SPOOL_SCHEMA = pa.schema([*ROW_SCHEMA, ("notes", pa.string()), *KEYS.items()])
+#: The columns of a data set's Parquet files. ``group`` is a hash: rows with the same one stay in one split.
+DATASET_SCHEMA = pa.schema([*ROW_SCHEMA, ("group", KEYS["group"])])
 
 
 @dataclass(frozen=True)

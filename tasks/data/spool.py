@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tasks.data import answers
 from tasks.data.hashing import Array
 from tasks.data.processing import KEYS, SPOOL_SCHEMA
 from tasks.data.source import SPLITS, Split
@@ -102,7 +103,7 @@ class Spool:
         values["file"] = np.full(rows, file, np.int32)
         values["part"] = np.full(rows, part, np.int16)
         values["task"] = self._coded(batch.column("task"))
-        values["free_text"] = np.isin(batch.column("metric").to_numpy(zero_copy_only=False), ("generation", "chat"))
+        values["free_text"] = answers.are_free_text(batch)
         values["split"] = np.full(rows, SPLITS.index(split), np.int8)
         values["reason"] = np.zeros(rows, np.int8)
         for name, value in values.items():

@@ -35,7 +35,7 @@ from tasks.store import Store, digest
 log = logging.getLogger(__name__)
 
 #: Raise when this stage's code changes what it makes of the same input.
-REVISION = 2
+REVISION = 3
 _BATCH_ENTRIES = 2000
 #: Below this size the work is done before other processes have started.
 _PARALLEL_BYTES = 16 << 20

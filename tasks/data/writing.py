@@ -12,11 +12,11 @@ from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.data import answers
 from tasks.data.hashing import Array
-from tasks.data.processing import ROW_SCHEMA, Rejected
+from tasks.data.processing import DATASET_SCHEMA, Rejected
 from tasks.data.source import SPLITS
 from tasks.data.spool import Keys, Spool, dialogue_texts
 
@@ -101,7 +101,7 @@ def write(spool: Spool, folder: Path, quarantine: Quarantine) -> Written:
                     rows = _with_references(rows, keys.prompt[place][mask], split, references)
                 if SPLITS[split] == "test":
                     _count_unseen(rows, written)
-                writer.add(rows.select(ROW_SCHEMA.names))
+                writer.add(rows.select(DATASET_SCHEMA.names))
     return written
 
 
@@ -109,7 +109,7 @@ class _Split:
     """A Parquet file whose row groups are larger than the batches it is given."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, ROW_SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(path, DATASET_SCHEMA, compression="zstd")
         self._batches: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -136,10 +136,10 @@ def _texts(batch: pa.RecordBatch, column: str, mask: Array) -> list[str]:
 
 
 def _count_labels(rows: pa.RecordBatch, written: Written) -> None:
-    is_label = pc.equal(rows.column("metric"), "classification")
-    if not pc.any(is_label).as_py():
+    is_label = answers.are_labels(rows)
+    if not is_label.any():
         return
-    labelled = rows.filter(is_label)
+    labelled = rows.filter(pa.array(is_label))
     _, replies = dialogue_texts(labelled)
     for task, reply in zip(labelled.column("task").to_pylist(), replies, strict=True):
         if len(reply) <= _LABEL_CHARACTERS:
@@ -188,7 +188,7 @@ def _with_references(rows: pa.RecordBatch, prompts: Array, split: int, reference
             rows.column("fields").to_pylist(),
             dialogue_texts(rows)[1],
             prompts.tolist(),
-            pc.is_in(rows.column("metric"), pa.array(["generation", "chat"])).to_pylist(),
+            answers.are_free_text(rows).tolist(),
             strict=True,
         )
     ]

@@ -1,11 +1,13 @@
-"""Intervals and paired differences of scores, by resampling rows.
+"""Intervals of scores and of their paired differences, by resampling groups of rows (documents, dialogues).
 
-Rows are resampled within each task, and the headline is the mean of the tasks' primary values in every resample.
-Two systems sampled with the same seed over the same rows see the same resamples, so their difference is a paired
-comparison. Intervals are 95 % BCa. Owns the words for what a difference allows to conclude; does not know text.
+Rows of one group rise and fall together, so a group is drawn whole. Groups are resampled within each task, and the
+headline is the mean of the tasks' primary values in every resample: a group that occurs in several tasks is drawn for
+each by itself. Two systems sampled with the same seed over the same rows see the same resamples, so their difference
+is a paired comparison. Intervals are 95 % BCa; what share of them holds the truth is measured in simulation.py. Does
+not know text, nor what a difference allows to conclude (significance.py).
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 14 (BCa) and 8 (several samples).
-n: rows, k: statistics, r: resamples.
+n: rows, g: groups, k: statistics, r: resamples.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from tasks.evaluation.metric import Array, RowScores
 
@@ -48,7 +52,7 @@ class Sampled:
     Attributes:
         value: over all rows.
         draws: [r] the value in each resample.
-        influence: [n] how much each row moves the value (jackknife); all that BCa needs to know about skewness.
+        influence: [g] how much each group moves the value (jackknife); all that BCa needs to know about skewness.
     """
 
     value: float
@@ -60,7 +64,7 @@ class Sampled:
         return Sampled(self.value - other.value, self.draws - other.draws, self.influence - other.influence)
 
     def interval(self) -> Interval:
-        """The 95 % BCa interval; a value that no row can move has no width."""
+        """The 95 % BCa interval; a value that no group can move has no width, which proves nothing about other rows."""
         spread = float((self.influence**2).sum())
         if spread < 1e-24 or np.ptp(self.draws) < 1e-12:
             return Interval(self.value, self.value, self.value)
@@ -90,31 +94,54 @@ def mean(parts: Sequence[Sampled]) -> Sampled:
     )
 
 
-def sample(scores: RowScores, *, task: str, resamples: int, seed: int) -> dict[str, Sampled]:
-    """Resample one task's rows; every value of its metric, sampled together."""
-    n = scores.statistics.shape[0]
+def mean_of_same_rows(parts: Sequence[Sampled]) -> Sampled:
+    """The unweighted mean of values over the same rows (training seeds), sampled with the same seed."""
+    return Sampled(
+        value=sum(p.value for p in parts) / len(parts),
+        draws=np.mean([p.draws for p in parts], axis=0),
+        influence=np.mean([p.influence for p in parts], axis=0),
+    )
+
+
+def sample(
+    scores: RowScores, *, task: str, resamples: int, seed: int, groups: npt.NDArray[np.intp] | None = None
+) -> dict[str, Sampled]:
+    """Resample one task's groups; every value of its metric, sampled together.
+
+    Args:
+        groups: [n] the number of each row's group, from 0 without gaps; None: every row by itself.
+    """
+    statistics = scores.statistics if groups is None else by_group(scores.statistics, groups)
     rng = np.random.default_rng([seed, zlib.crc32(task.encode("utf-8"))])
-    draws = _stacked(scores.values(w @ scores.statistics) for w in _weights(rng, n, resamples))
-    left_out = _stacked(scores.values(sums) for sums in _left_out(scores))
+    draws = _stacked(scores.values(w @ statistics) for w in _weights(rng, statistics.shape[0], resamples))
+    left_out = _stacked(scores.values(sums) for sums in _left_out(statistics))
     return {name: Sampled(value, draws[name], _influence(left_out[name])) for name, value in scores.point().items()}
 
 
+def by_group(statistics: Any, groups: npt.NDArray[np.intp]) -> Any:
+    """[g, k] sums of the rows [n, k] of each group, dense or sparse as ``statistics`` are."""
+    n, count = len(groups), int(groups.max()) + 1
+    if n == count and (groups == np.arange(n)).all():
+        return statistics
+    return csr_array((np.ones(n), (groups, np.arange(n))), shape=(count, n)) @ statistics
+
+
 def _weights(rng: np.random.Generator, n: int, resamples: int) -> Iterator[Array]:
-    """How often each row is drawn, [part of r, n] at a time."""
+    """How often each group is drawn, [part of r, n] at a time."""
     step = max(1, _CHUNK_CELLS // n)
     for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        yield np.bincount(drawn.reshape(-1), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        drawn = rng.integers(0, n, size=(min(step, resamples - start), n))
+        # counted draw by draw: one count over all of them walks through memory at random, ten times slower
+        yield np.array([np.bincount(one, minlength=n) for one in drawn], dtype=np.float64)
 
 
-def _left_out(scores: RowScores) -> Iterator[Array]:
-    """Sums without one row, [part of n, k] at a time."""
-    n, k = scores.statistics.shape
-    total = np.asarray(scores.statistics.sum(axis=0), dtype=np.float64).reshape(1, k)
+def _left_out(statistics: Any) -> Iterator[Array]:
+    """Sums without one group, [part of g, k] at a time."""
+    n, k = statistics.shape
+    total = np.asarray(statistics.sum(axis=0), dtype=np.float64).reshape(1, k)
     step = max(1, _CHUNK_CELLS // k)
     for start in range(0, n, step):
-        part = scores.statistics[start : start + step]
+        part = statistics[start : start + step]
         yield total - (part if isinstance(part, np.ndarray) else part.toarray())
 
 
@@ -126,25 +153,3 @@ def _influence(left_out: npt.NDArray[np.float64]) -> Array:
 def _stacked(parts: Iterator[Mapping[str, Array]]) -> dict[str, Array]:
     every = list(parts)
     return {name: np.concatenate([part[name] for part in every]) for name in every[0]}
-
-
-def verdict(difference: Interval) -> str:
-    """One of "better" and "worse" where the paired interval leaves out 0, else "not separable"."""
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "not separable"
-
-
-def conclusion(difference: Interval, *, rows: int, this: str, other: str) -> str:
-    """What the difference of two systems allows to say, in one sentence."""
-    shown = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-    if difference.value == difference.low == difference.high == 0:
-        return f"{this} and {other} score the same on every one of {rows} rows."
-    match verdict(difference):
-        case "not separable":
-            return (
-                f"n={rows} cannot separate {this} from {other}: {shown} (paired, 95 %) holds 0; "
-                f"the smallest difference that so many rows can show is about {difference.half_width:.3f}."
-            )
-        case word:
-            return f"{this} is {word} than {other} beyond noise: {shown} (paired, 95 %, n={rows})."

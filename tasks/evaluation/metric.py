@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,17 @@ import numpy.typing as npt
 from tasks.evaluation.predictions import Prediction
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose about how replies are scored.
+
+    Attributes:
+        text_unit: what ROUGE and BLEU of free text count: jieba's words, or single characters.
+    """
+
+    text_unit: Literal["words", "characters"] = "words"
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class RowScores:
 class Metric(Protocol):
     """A module of ``tasks.evaluation.metrics``."""
 
-    def score(self, rows: Sequence[Prediction]) -> RowScores:
+    def score(self, rows: Sequence[Prediction], options: Options) -> RowScores:
         """Score the rows of one task, at least one, in the order given."""
         ...
 

@@ -25,10 +25,16 @@ class Prediction:
         prompt: the last user text, for reading.
         reference: the reply that the row holds.
         prediction: the system's reply, as decoded: nothing stripped.
-        finish_reason: "stop" (an end token came) or "length" (the limit cut it).
+        finish_reason: "stop" (an end token came) or "length" (the limit cut it); empty where nobody
+            noted it.
         prompt_tokens, tokens: of the prompt and of the reply, its end token left out.
         prompt_cut: the prompt was over tokenization.max_prompt_tokens and was shortened as in training.
         seconds: the row's share of its batch's time.
+        group: what is resampled as one (a document, a dialogue); empty: the row by itself.
+        turn: which user turn of its dialogue the row answers, from 1.
+        nll, nll_tokens: -log p (nats) that the system gives the reference reply, summed over so many tokens, its end
+            token among them; None where it was not measured.
+        copied: the reply is one of the training set's and not the reference; None where nobody looked.
     """
 
     id: str
@@ -43,10 +49,15 @@ class Prediction:
     tokens: int = 0
     seconds: float = 0.0
     prompt_cut: bool = False
+    group: str = ""
+    turn: int = 1
+    nll: float | None = None
+    nll_tokens: int = 0
+    copied: bool | None = None
 
 
 def answer(row: Row, text: str, **generation: Any) -> Prediction:
-    """``row`` with the reply ``text``; ``generation`` holds finish_reason, token counts and seconds."""
+    """``row`` with the reply ``text``; ``generation`` holds what the system noted of it."""
     users = [m.content for m in row.prompt if m.role == "user"]
     return Prediction(
         id=row.id,
@@ -56,6 +67,8 @@ def answer(row: Row, text: str, **generation: Any) -> Prediction:
         reference=row.reference,
         prediction=text,
         fields=row.fields,
+        group=row.group,
+        turn=max(1, len(users)),
         **generation,
     )
 

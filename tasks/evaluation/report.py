@@ -1,144 +1,31 @@
-"""What an evaluation found: the numbers as JSON. report_text.py writes them for people.
+"""What an evaluation found: the numbers as JSON, and the sentences that they allow.
 
-Owns report.json. ``systems`` are named base, tuned (the chosen checkpoint), majority and copy; every value is on the
-scale 0-1 unless its metric says otherwise, and every difference is tuned minus the other, paired over the rows.
+Owns the content of report.json; report_text.py writes it for people, report_rows.py reads the answers one by one,
+cautions.py says what makes the numbers doubtful. ``systems`` are named base, tuned (the chosen checkpoint), and, where
+the task has them, majority and copy; every value is on the scale 0-1 unless its metric says otherwise, and every
+difference is tuned minus the other, paired over the rows.
+
+A verdict (better, worse, not separable) comes from a paired permutation test whose p-value is adjusted by Holm's
+method over its family: the headline against the other systems; the parts by entities; the tasks against one system.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks.evaluation import comparison, scoring
-from tasks.evaluation.comparison import Sampled
+from tasks.evaluation import cautions, report_rows, scoring, significance, simulation
+from tasks.evaluation.metric import Options
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.scoring import SystemScores
+from tasks.evaluation.significance import PairedTest
 
 Systems = Mapping[str, Sequence[Prediction]]
+Pair = tuple[SystemScores, SystemScores]
 
 HEADLINE = "score"
-_FEW_ROWS = 30
 _OTHERS = ("base", "majority", "copy")
-
-
-def build(
-    systems: Systems, *, split: str, chosen: Mapping[str, Any], resamples: int, seed: int, worst_rows: int
-) -> dict[str, Any]:
-    """The content of report.json.
-
-    Args:
-        systems: the predictions of base, tuned, majority and copy over the same rows.
-        split: name of the rows' split.
-        chosen: {"step", "why", "validation": [{"step", "score"}]}.
-    """
-    scored = {name: scoring.sampled(p, resamples=resamples, seed=seed) for name, p in systems.items()}
-    tuned = scored["tuned"]
-    differences = {name: _difference(tuned.headline, scored[name].headline) for name in _OTHERS}
-    report: dict[str, Any] = {
-        "schema": 1,
-        "headline": HEADLINE,
-        "scale": "0-1",
-        "split": split,
-        "rows": tuned.rows,
-        "chosen": dict(chosen),
-        "intervals": {"confidence": 0.95, "kind": "BCa bootstrap of rows", "resamples": resamples, "seed": seed},
-        "score": {name: s.headline.interval().to_json() for name, s in scored.items()},
-        "differences": differences,
-        "tasks": {task: _task(task, scored) for task in tuned.tasks},
-        "entities": _by_entities(scored, resamples=resamples, seed=seed),
-        "generation": {name: _generation(systems[name]) for name in ("base", "tuned")},
-        "same_as_base": _same_share(systems),
-        "worst": _worst(scored, worst_rows),
-    }
-    return {**report, "conclusions": _conclusions(report, scored), "warnings": _warnings(report)}
-
-
-def _difference(this: Sampled, other: Sampled) -> dict[str, Any]:
-    interval = (this - other).interval()
-    return {**interval.to_json(), "verdict": comparison.verdict(interval)}
-
-
-def _task(task: str, scored: Mapping[str, SystemScores]) -> dict[str, Any]:
-    tuned = scored["tuned"].tasks[task]
-    return {
-        "metric": tuned.metric,
-        "primary": tuned.scores.primary,
-        "percent": list(tuned.scores.percent),
-        "rows": len(tuned.predictions),
-        "values": {
-            name: {value: s.interval().to_json() for value, s in system.samples[task].items()}
-            for name, system in scored.items()
-        },
-        "differences": {
-            name: _difference(scored["tuned"].primary(task), scored[name].primary(task)) for name in _OTHERS
-        },
-        "facts": {name: dict(scored[name].tasks[task].scores.facts) for name in ("base", "tuned")},
-    }
-
-
-def _by_entities(scored: Mapping[str, SystemScores], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Base and tuned on rows whose entities do and do not occur in training, where the data set says so."""
-    result: dict[str, Any] = {}
-    for name, flag in (("unseen", True), ("seen", False)):
-
-        def keep(row: Prediction, flag: bool = flag) -> bool:
-            return row.fields.get("unseen_entities") is flag
-
-        base, tuned = (scoring.part(scored[s], keep, resamples=resamples, seed=seed) for s in ("base", "tuned"))
-        if base and tuned:
-            result[name] = {
-                "rows": tuned.rows,
-                "tasks": list(tuned.tasks),
-                "score": {"base": base.headline.interval().to_json(), "tuned": tuned.headline.interval().to_json()},
-                "difference": _difference(tuned.headline, base.headline),
-            }
-    return result
-
-
-def _generation(predictions: Sequence[Prediction]) -> dict[str, float]:
-    rows, seconds = len(predictions), sum(p.seconds for p in predictions)
-    tokens = sum(p.tokens for p in predictions)
-    return {
-        "stopped": sum(p.finish_reason == "stop" for p in predictions) / rows,
-        "empty": sum(not p.prediction.strip() for p in predictions) / rows,
-        "prompts_cut": sum(p.prompt_cut for p in predictions) / rows,
-        "tokens": tokens,
-        "seconds": round(seconds, 3),
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
-    }
-
-
-def _same_share(systems: Systems) -> float:
-    base = {(p.task, p.id): p.prediction for p in systems["base"]}
-    same = [base[p.task, p.id] == p.prediction for p in systems["tuned"]]
-    return sum(same) / len(same)
-
-
-def _worst(scored: Mapping[str, SystemScores], count: int) -> list[dict[str, Any]]:
-    """The tuned model's lowest rows; among equals the tasks take turns, so that one task does not fill the list."""
-    ranked = []
-    for name, task in scored["tuned"].tasks.items():
-        before = scored["base"].tasks[name]
-        rows = zip(task.scores.rows, before.scores.rows, task.predictions, before.predictions, strict=True)
-        ordered = sorted(rows, key=lambda row: (row[0], row[0] - row[1], row[2].id))
-        ranked += [(float(row[0]), turn, name, row) for turn, row in enumerate(ordered)]
-    ranked.sort(key=lambda entry: entry[:3])
-    return [
-        {
-            "id": tuned.id,
-            "task": name,
-            "score": after,
-            "base_score": float(before),
-            "prompt": tuned.prompt,
-            "reference": tuned.reference,
-            "prediction": tuned.prediction,
-            "base_prediction": base.prediction,
-            "finish_reason": tuned.finish_reason,
-        }
-        for after, _, name, (_, before, tuned, base) in ranked[:count]
-    ]
-
-
 _NAMES = {
     "base": "the untuned base",
     "majority": "the most frequent training reply",
@@ -146,43 +33,184 @@ _NAMES = {
 }
 
 
-def _conclusions(report: Mapping[str, Any], scored: Mapping[str, SystemScores]) -> list[str]:
-    """What may be said, in sentences; no sentence claims what its interval does not show."""
-    tuned, rows = scored["tuned"], report["rows"]
-    lines = []
-    for name in _OTHERS:
-        difference = (tuned.headline - scored[name].headline).interval()
-        line = comparison.conclusion(difference, rows=rows, this="the tuned model", other=_NAMES[name])
-        lines.append(line.replace("the", "The", 1) if line.startswith("the ") else line)
-    for name, part in report["entities"].items():
-        interval = comparison.Interval(*(part["difference"][key] for key in ("value", "low", "high")))
-        line = comparison.conclusion(interval, rows=part["rows"], this="the tuned model", other=_NAMES["base"])
-        lines.append(f"On rows whose entities are {name} in training: {line}")
-    if len(report["tasks"]) > 1:
-        verdicts: dict[str, list[str]] = {}
-        for task, facts in report["tasks"].items():
-            verdicts.setdefault(facts["differences"]["base"]["verdict"], []).append(task)
-        parts = "; ".join(f"{word}: {', '.join(tasks)}" for word, tasks in sorted(verdicts.items()))
-        lines.append(f"By task against the base (each on its own, not corrected for looking at several): {parts}.")
-    return lines
+@dataclass(frozen=True)
+class Finding:
+    """One test of the tuned model against another system, as one of several.
+
+    Attributes:
+        adjusted_p: the p-value after Holm's correction over the family.
+    """
+
+    test: PairedTest
+    adjusted_p: float
+    level: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.test.difference.to_json(),
+            "verdict": self.test.verdict(self.level, self.adjusted_p),
+            "p_value": self.test.p_value,
+            "adjusted_p": self.adjusted_p,
+            "detectable": self.test.detectable,
+        }
+
+    def sentence(self, other: str) -> str:
+        return significance.conclusion(self.test, "the tuned model", other, self.level, self.adjusted_p)
 
 
-def _warnings(report: Mapping[str, Any]) -> list[str]:
-    tuned, warnings = report["generation"]["tuned"], []
-    if report["same_as_base"] == 1:
-        warnings.append("Every reply is the untuned base's: the training changed nothing, or was not loaded.")
-    if tuned["empty"] > 0.1:
-        warnings.append(f"{tuned['empty']:.0%} of the tuned model's replies are empty.")
-    if tuned["stopped"] < 0.9:
-        warnings.append(
-            f"{1 - tuned['stopped']:.0%} of the tuned model's replies were cut at evaluation.max_new_tokens: "
-            "it does not stop by itself, or the limit is too low."
-        )
-    if tuned["prompts_cut"] > 0:
-        warnings.append(f"{tuned['prompts_cut']:.0%} of the prompts were cut at tokenization.max_prompt_tokens.")
-    few = [f"{task} ({facts['rows']})" for task, facts in report["tasks"].items() if facts["rows"] < _FEW_ROWS]
-    if few:
-        warnings.append(f"Under {_FEW_ROWS} rows, where a bootstrap interval is too narrow: {', '.join(few)}.")
-    if report["split"] != "test":
-        warnings.append(f"The data set has no test rows: these are the {report['split']} rows.")
-    return warnings
+Findings = Mapping[str, Finding]
+
+
+def build(
+    systems: Systems,
+    *,
+    split: str,
+    chosen: Mapping[str, Any],
+    resamples: int,
+    permutations: int,
+    seed: int,
+    worst_rows: int,
+    level: float = significance.LEVEL,
+    options: Options = scoring.DEFAULT,
+    worker_facts: Mapping[str, Mapping[str, Any]] = {},
+) -> dict[str, Any]:
+    """The content of report.json.
+
+    Args:
+        systems: the predictions of base and tuned, and of majority and copy where there are such, over the same rows.
+        split: name of the rows' split.
+        chosen: {"step", "why", "by": the value that chose, "validation": [{"step", "score", "low", "high"}]}, and
+            "base": {"score", "low", "high"} where the untuned base answered the validation rows too.
+        level: two-sided, at which an adjusted p-value counts.
+        worker_facts: of base and tuned, what the worker noted beside the replies ("same_as_base").
+    """
+    scored = _scored(systems, resamples=resamples, seed=seed, options=options)
+    parts = _parts(scored, resamples=resamples, seed=seed)
+    others = [name for name in _OTHERS if name in scored]
+    tuned = scored["tuned"]
+
+    def tested(pairs: Mapping[str, Pair], task: str | None = None) -> dict[str, PairedTest]:
+        return {
+            name: significance.paired_test(a, b, permutations=permutations, seed=seed, task=task)
+            for name, (a, b) in pairs.items()
+        }
+
+    headline = _family(tested({name: (tuned, scored[name]) for name in others}), level)
+    entities = _family(tested({name: (part["tuned"], part["base"]) for name, part in parts.items()}), level)
+    by_task = {task: tested({name: (tuned, scored[name]) for name in others}, task) for task in tuned.tasks}
+    against = {name: _family({task: tests[name] for task, tests in by_task.items()}, level) for name in others}
+    groups = headline["base"].test.groups
+    unit = "rows" if groups == tuned.rows else "documents"
+    report: dict[str, Any] = {
+        "schema": 2,
+        "headline": HEADLINE,
+        "scale": "0-1",
+        "split": split,
+        "rows": tuned.rows,
+        "groups": groups,
+        "chosen": dict(chosen),
+        "options": asdict(options),
+        "intervals": {
+            "confidence": 0.95,
+            "kind": f"BCa bootstrap of {unit}",
+            "resamples": resamples,
+            "seed": seed,
+            "simulated": simulation.sentence(),
+        },
+        "tests": {
+            "kind": "paired permutation test",
+            "permutations": permutations,
+            "seed": seed,
+            "level": level,
+            "correction": "Holm",
+        },
+        "score": {name: s.headline.interval().to_json() for name, s in scored.items()},
+        "differences": {name: finding.to_json() for name, finding in headline.items()},
+        "tasks": {task: _task(task, scored, {name: against[name][task] for name in others}) for task in tuned.tasks},
+        "entities": {name: _entities(part, entities[name]) for name, part in parts.items()},
+        "generation": {name: report_rows.generation(systems[name]) for name in ("base", "tuned")},
+        "same_as_base": report_rows.same_share(systems["base"], systems["tuned"]),
+        "lengths": report_rows.lengths(tuned, seed),
+        "worst": report_rows.worst(scored["base"], tuned, worst_rows),
+    }
+    return {
+        **report,
+        "conclusions": list(_conclusions(headline, entities, against["base"])),
+        "warnings": list(cautions.find(report, systems["tuned"], worker_facts.get("tuned", {}))),
+    }
+
+
+def _scored(systems: Systems, *, resamples: int, seed: int, options: Options) -> dict[str, SystemScores]:
+    """Every system sampled, their statistics under common columns, so that no test scores text again."""
+    every = [scoring.sampled(p, resamples=resamples, seed=seed, options=options) for p in systems.values()]
+    return dict(zip(systems, significance.align(every, list(every[0].tasks)), strict=True))
+
+
+def _family(tests: Mapping[str, PairedTest], level: float) -> dict[str, Finding]:
+    adjusted = significance.holm([test.p_value for test in tests.values()])
+    return {name: Finding(test, p, level) for (name, test), p in zip(tests.items(), adjusted, strict=True)}
+
+
+def _task(task: str, scored: Mapping[str, SystemScores], findings: Findings) -> dict[str, Any]:
+    tuned, base = scored["tuned"], scored["base"]
+    scores = tuned.tasks[task].scores
+    shared = [value for value in tuned.samples[task] if value in base.samples[task]]
+    moved = {value: tuned.samples[task][value] - base.samples[task][value] for value in shared}
+    return {
+        "metric": tuned.tasks[task].metric,
+        "primary": scores.primary,
+        "percent": list(scores.percent),
+        "rows": len(tuned.tasks[task].predictions),
+        "groups": findings["base"].test.groups,
+        "values": {
+            name: {value: s.interval().to_json() for value, s in system.samples[task].items()}
+            for name, system in scored.items()
+        },
+        "value_differences": {value: sampled.interval().to_json() for value, sampled in moved.items()},
+        "differences": {name: finding.to_json() for name, finding in findings.items()},
+        "facts": {name: dict(scored[name].tasks[task].scores.facts) for name in ("base", "tuned")},
+    }
+
+
+def _parts(scored: Mapping[str, SystemScores], *, resamples: int, seed: int) -> dict[str, dict[str, SystemScores]]:
+    """Base and tuned on rows whose entities do and do not occur in training, where the data set says so."""
+    result: dict[str, dict[str, SystemScores]] = {}
+    for name, flag in (("unseen", True), ("seen", False)):
+
+        def keep(row: Prediction, flag: bool = flag) -> bool:
+            return row.fields.get("unseen_entities") is flag
+
+        part = {s: scoring.part(scored[s], keep, resamples=resamples, seed=seed) for s in ("base", "tuned")}
+        kept = {system: scores for system, scores in part.items() if scores is not None}
+        if kept:
+            result[name] = kept
+    return result
+
+
+def _entities(part: Mapping[str, SystemScores], finding: Finding) -> dict[str, Any]:
+    return {
+        "rows": part["tuned"].rows,
+        "tasks": list(part["tuned"].tasks),
+        "score": {system: scores.headline.interval().to_json() for system, scores in part.items()},
+        "difference": finding.to_json(),
+    }
+
+
+def _conclusions(headline: Findings, entities: Findings, tasks: Findings) -> Iterable[str]:
+    """What may be said, in sentences; no sentence names a winner that its test did not find."""
+    for name, finding in headline.items():
+        line = finding.sentence(_NAMES[name])
+        yield line.replace("the", "The", 1) if line.startswith("the ") else line
+    for name, finding in entities.items():
+        yield f"On rows whose entities are {name} in training: {finding.sentence(_NAMES['base'])}"
+    if len(tasks) > 1:
+        yield f"By task against the base (p adjusted over {len(tasks)} tasks): {_by_verdict(tasks)}."
+
+
+def _by_verdict(tasks: Findings) -> str:
+    verdicts: dict[str, list[str]] = {}
+    for task, finding in tasks.items():
+        found = finding.to_json()
+        missed = f" (n={finding.test.groups}, detectable about {found['detectable']:.2g})"
+        verdicts.setdefault(found["verdict"], []).append(task + (missed if found["verdict"] == "not separable" else ""))
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in sorted(verdicts.items()))

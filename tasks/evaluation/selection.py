@@ -1,12 +1,21 @@
-"""Which rows are scored, and which checkpoints are candidates. Deterministic for a seed."""
+"""Which rows are scored, which checkpoints are candidates, and the number that chooses. Deterministic for a seed."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tasks.conversation import Row
+from tasks.errors import ConfigError
+from tasks.evaluation import baselines, comparison, scoring
+from tasks.evaluation.comparison import Sampled
+from tasks.evaluation.metric import Options
+from tasks.evaluation.scoring import SystemScores
+
+HEADLINE = "score"
+_LOWER_IS_BETTER = ("perplexity", "bits_per_character")
 
 
 def rows(every: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
@@ -27,3 +36,48 @@ def candidates(steps: Sequence[int], wanted: str | int) -> list[int]:
     """The checkpoints to consider, ascending: "all", "last", or the newest ``wanted``."""
     count = {"all": len(steps), "last": 1}[wanted] if isinstance(wanted, str) else wanted
     return sorted(steps)[-count:]
+
+
+def value(system: SystemScores, name: str) -> Sampled:
+    """The number that a name stands for, sampled: ``score``, ``task.value``, or a value of every task that has it.
+
+    The last is the mean over those tasks.
+
+    Raises:
+        ConfigError: nothing has that name; says what there is.
+    """
+    if name == HEADLINE:
+        return system.headline
+    parts = [
+        sampled
+        for task, values in system.samples.items()
+        for key, sampled in values.items()
+        if name in (key, f"{task}.{key}")
+    ]
+    if parts:
+        return comparison.mean(parts)
+    known = dict.fromkeys(key for values in system.samples.values() for key in values)
+    raise ConfigError(
+        f"{name!r}: no task has a value of that name; known: {HEADLINE}, {', '.join(known)}, "
+        f"and each behind its task's name ({next(iter(system.samples))}.{next(iter(known))})"
+    )
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether the smaller number is the better one; true of perplexities alone."""
+    return name.rpartition(".")[2].startswith(_LOWER_IS_BETTER)
+
+
+def check(name: str, rows: Sequence[Row], options: Options) -> None:
+    """Refuse the name of a value that these rows' metrics do not have, before any model is asked.
+
+    Raises:
+        ConfigError: naming evaluation.choose_by.
+    """
+    if name == HEADLINE:
+        return
+    stand_in = [replace(p, nll=1.0, nll_tokens=1, copied=False) for p in baselines.copy(rows)]
+    try:
+        value(scoring.sampled(stand_in, resamples=100, seed=0, options=options), name)
+    except ConfigError as error:
+        raise ConfigError(f"evaluation.choose_by={error}") from None

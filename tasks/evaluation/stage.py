@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks import schema
-from tasks.artifacts import BaseModelArtifact, Checkpoints, Dataset, EvalReport
+from tasks.artifacts import Answers, BaseModelArtifact, Checkpoints, Dataset, EvalReport
 from tasks.conversation import Message, Row, read_rows, write_rows
 from tasks.errors import ConfigError, DataError
-from tasks.evaluation import baselines, predictions, report, report_text, scoring, selection
+from tasks.evaluation import (
+    baselines,
+    copying,
+    predictions,
+    report,
+    report_text,
+    scoring,
+    selection,
+    structured_scoring,
+)
 from tasks.evaluation.config import EvaluationConfig
-from tasks.files import write_atomic
+from tasks.evaluation.metric import Options
+from tasks.evaluation.predictions import Prediction
+from tasks.files import sha256_file
 from tasks.launch import run_worker
 from tasks.store import Store
 
-REVISION = 2
+REVISION = 3
+#: Bumped when the worker's replies change, which are kept by themselves for the untuned base.
+ANSWERS_REVISION = 1
 _WORKER = "tasks.evaluation.worker"
+_ANSWERS = ("predictions.jsonl", "facts.json")
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -28,6 +46,7 @@ def evaluate(
     checkpoints: Checkpoints,
     *,
     max_prompt_tokens: int,
+    max_reply_tokens: int,
     dtype: str,
     device: str,
     store: Store,
@@ -35,7 +54,8 @@ def evaluate(
     """Score the untouched base and the best checkpoint on the test rows.
 
     Args:
-        max_prompt_tokens: the training's limit (tokenization.max_prompt_tokens), so that prompts are cut alike.
+        max_prompt_tokens, max_reply_tokens: training's limits (tokenization), so that prompts, and references whose
+            likelihood is looked at, are cut alike.
         dtype: of the weights, resolved ("float32", ...); decides the result.
         device: "cpu" or "cuda".
 
@@ -49,9 +69,10 @@ def evaluate(
             f"= {config.max_new_tokens + max_prompt_tokens} is more than the model's context of {base.context_tokens} "
             "tokens; lower one of them"
         )
-    settings = {"max_prompt_tokens": max_prompt_tokens, "dtype": dtype, "quantization": base.quantization}
+    limits = {"max_prompt_tokens": max_prompt_tokens, "max_reply_tokens": max_reply_tokens}
+    settings = {**limits, "dtype": dtype, "quantization": base.quantization}
     where = {"device": device, "device_map": base.device_map}
-    run = _Evaluation(config, dataset, base, checkpoints, {**settings, **where})
+    run = _Evaluation(config, dataset, base, checkpoints, {**settings, **where}, store)
     return store.publish(
         EvalReport,
         name=f"{checkpoints.method}-{dataset.source}",
@@ -97,9 +118,12 @@ class _Evaluation:
         base: BaseModelArtifact,
         checkpoints: Checkpoints,
         settings: Mapping[str, Any],
+        store: Store,
     ) -> None:
         self.config, self.dataset, self.base, self.checkpoints = config, dataset, base, checkpoints
-        self.settings = settings
+        self.settings, self.store = settings, store
+        self.options = Options(config.text_unit)
+        self.resampling = {"resamples": config.bootstrap_resamples, "seed": config.seed}
 
     def work(self, folder: Path) -> Mapping[str, Any]:
         test = self._rows("test", self.config.test_rows)
@@ -111,70 +135,169 @@ class _Evaluation:
             test, validation, split, steps = validation, [], "validation", steps[-1:]
         if not test:
             raise DataError("no row to evaluate: the data set's test and validation splits are empty; set data.test")
-        chosen = self._choose(folder, steps, validation)
-        systems = self._answer_test(folder, split, test, chosen["step"])
+        if not validation:
+            steps = steps[-1:]
+        else:
+            selection.check(self.config.choose_by, validation, self.options)
+        chosen = self._answer_all(folder, split, test, validation, steps)
+        tuned = _name(chosen["step"])
+        worker = {"base": _worker_facts(folder, "base"), "tuned": _worker_facts(folder, tuned)}
         content = report.build(
-            systems,
+            self._systems(folder, split, test, tuned),
             split=split,
             chosen=chosen,
-            resamples=self.config.bootstrap_resamples,
-            seed=self.config.seed,
             worst_rows=self.config.worst_rows,
+            permutations=self.config.permutations,
+            level=self.config.level,
+            options=self.options,
+            worker_facts=worker,
+            **self.resampling,
         )
-        content["files"] = {"base": _file("base", split), "tuned": _file(_name(chosen["step"]), split)}
-        write_atomic(folder / "report.json", json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False))
-        write_atomic(folder / "report.md", report_text.markdown(content))
-        report_text.plot(content, folder / "tasks.png")
+        content["worker"] = worker
+        content["files"] = {"base": _file("base", split), "tuned": _file(tuned, split)}
+        report_text.write(folder, content)
         return _facts(content)
 
     def _rows(self, split: str, limit: int | None) -> list[Row]:
         path = self.dataset.rows_file(split)
-        return selection.rows(list(read_rows(path)) if path.is_file() else [], limit, self.config.seed)
+        rows = selection.rows(list(read_rows(path)) if path.is_file() else [], limit, self.config.seed)
+        _check_ids(split, rows)
+        return rows
 
-    def _choose(self, folder: Path, steps: Sequence[int], validation: Sequence[Row]) -> dict[str, Any]:
-        """The candidate with the best validation score; among equals the one that trained longest."""
-        if len(steps) == 1 or not validation:
-            why = "the only candidate" if len(steps) == 1 else "the last one: there are no validation rows to choose on"
-            return {"step": steps[-1], "why": why, "validation": []}
-        self._answer(folder, [self._checkpoint(step) for step in steps], "validation", validation)
-        scores = {step: scoring.mean_score(_read(folder, _name(step), "validation")) for step in steps}
-        best = max(steps, key=lambda step: (scores[step], step))
+    def _answer_all(
+        self, folder: Path, split: str, test: Sequence[Row], validation: Sequence[Row], steps: Sequence[int]
+    ) -> dict[str, Any]:
+        """Every reply that is needed, in as few worker processes as can be; returns what was chosen, and why."""
+        several = len(steps) > 1
+        rows = {split: _rows_file(folder, split, test)}
+        if several:
+            rows["validation"] = _rows_file(folder, "validation", validation)
+        shared = self._shared(rows[split])
+        systems = [] if self._take(shared, folder, split) else [self._base([split])]
+        systems += [self._checkpoint(step, ["validation" if several else split]) for step in steps]
+        self._answer(folder, systems, rows)
+        self._give(shared, folder, split)
+        if not several:
+            why = (
+                "the only candidate" if validation or split != "test" else "the last one: there are no validation rows"
+            )
+            return {"step": steps[-1], "why": why, "by": self.config.choose_by, "validation": []}
+        chosen = self._choose(folder, steps, len(validation))
+        self._answer(folder, [self._checkpoint(chosen["step"], [split])], rows)
+        return chosen
+
+    def _choose(self, folder: Path, steps: Sequence[int], rows: int) -> dict[str, Any]:
+        """The candidate that is best on validation; among equals the one that trained longest."""
+        by = self.config.choose_by
+        systems = {
+            step: scoring.sampled(_read(folder, _name(step), "validation"), options=self.options, **self.resampling)
+            for step in steps
+        }
+        intervals = {step: selection.value(system, by).interval() for step, system in systems.items()}
+        sign = -1 if selection.lower_is_better(by) else 1
         return {
-            "step": best,
-            "why": f"best of {len(steps)} on {len(validation)} validation rows",
-            "validation": [{"step": step, "score": score} for step, score in scores.items()],
+            "step": max(steps, key=lambda step: (sign * intervals[step].value, step)),
+            "why": f"best {by} of {len(steps)} on {rows} validation rows",
+            "by": by,
+            "validation": [
+                {"step": step, "score": interval.value, "low": interval.low, "high": interval.high}
+                for step, interval in intervals.items()
+            ],
         }
 
-    def _answer_test(self, folder: Path, split: str, rows: Sequence[Row], step: int) -> report.Systems:
-        base = {"name": "base", "path": str(self.base.weights), "base": None, "layout": self.base.layout}
-        self._answer(folder, [base, self._checkpoint(step)], split, rows)
+    def _systems(self, folder: Path, split: str, rows: Sequence[Row], tuned: str) -> report.Systems:
+        systems = {"base": self._marked(folder, "base", split), "tuned": self._marked(folder, tuned, split)}
+        if any(row.metric == "perplexity" for row in rows):
+            return systems  # it looks at a model's likelihoods, which an answer without a model does not have
+        train = read_rows(self.dataset.rows_file("train"))
+        return {**systems, "majority": baselines.majority(train, rows), "copy": baselines.copy(rows)}
+
+    def _marked(self, folder: Path, system: str, split: str) -> list[Prediction]:
+        """A system's replies, those of free text marked where they are copies of training replies."""
+        replies = _read(folder, system, split)
+        free = [reply for reply in replies if reply.metric in ("chat", "generation")]
+        if not free:
+            return replies
+        marked = {reply.id: reply for reply in copying.mark(free, read_rows(self.dataset.rows_file("train")))}
+        return [marked.get(reply.id, reply) for reply in replies]
+
+    # --- the untuned base's replies, which every method on the same rows shares ---------------------------------
+
+    def _shared(self, rows: Path) -> dict[str, Any]:
+        """The identity of the base's replies (arguments of ``Store.find`` and ``Store.publish``)."""
+        asked = {key: self.settings[key] for key in ("max_prompt_tokens", "max_reply_tokens", "dtype", "quantization")}
+        chosen = schema.identity(self.config)
+        kept = {key: chosen[key] for key in ("max_new_tokens", "sampling", "constraint", "engine")}
         return {
-            "base": _read(folder, "base", split),
-            "tuned": _read(folder, _name(step), split),
-            "majority": baselines.majority(read_rows(self.dataset.rows_file("train")), rows),
-            "copy": baselines.copy(rows),
+            "kind": Answers,
+            "name": f"base-{self.dataset.source}",
+            "revision": ANSWERS_REVISION,
+            "config": {**asked, **kept, "layout": self.base.layout},
+            "inputs": {"base_model": self.base.fingerprint, "rows": sha256_file(rows)},
         }
 
-    def _checkpoint(self, step: int) -> dict[str, Any]:
+    def _take(self, shared: Mapping[str, Any], folder: Path, split: str) -> bool:
+        """Copy the base's replies into the folder where an earlier evaluation published them."""
+        found = self.store.find(**shared)
+        if found is None:
+            return False
+        log.info("evaluate: the base's replies are those of %s", found.path.name)
+        (folder / "predictions").mkdir(exist_ok=True)
+        for source, target in zip(_ANSWERS, _files("base", split), strict=True):
+            shutil.copyfile(found.path / source, folder / target)
+        return True
+
+    def _give(self, shared: Mapping[str, Any], folder: Path, split: str) -> None:
+        def work(target: Path) -> Mapping[str, Any]:
+            for source, name in zip(_files("base", split), _ANSWERS, strict=True):
+                shutil.copyfile(folder / source, target / name)
+            return {"rows": len(_read(folder, "base", split))}
+
+        self.store.publish(**shared, work=work)
+
+    # --- workers -----------------------------------------------------------------------------------------------
+
+    def _base(self, splits: Sequence[str]) -> dict[str, Any]:
+        return {
+            "name": "base",
+            "path": str(self.base.weights),
+            "base": None,
+            "layout": self.base.layout,
+            "splits": list(splits),
+            "served_as": self.config.vllm.base_served_as or str(self.base.weights),
+        }
+
+    def _checkpoint(self, step: int, splits: Sequence[str]) -> dict[str, Any]:
         return {
             "name": _name(step),
             "path": str(self.checkpoints.checkpoint(step)),
             "base": str(self.base.weights),
+            "splits": list(splits),
+            "served_as": self.config.vllm.tuned_served_as,
+            "base_served_as": self.config.vllm.base_served_as,
         }
 
-    def _answer(self, folder: Path, systems: list[dict[str, Any]], split: str, rows: Sequence[Row]) -> None:
-        _check_ids(split, rows)
-        (folder / "rows").mkdir(exist_ok=True)
-        file = folder / "rows" / f"{split}.jsonl"
-        write_rows(file, rows)
+    def _answer(self, folder: Path, systems: list[dict[str, Any]], rows: Mapping[str, Path]) -> None:
+        config = self.config
         job = {
             "systems": systems,
-            "rows": {split: str(file)},
-            "max_new_tokens": self.config.max_new_tokens,
-            "batch_tokens": self.config.batch_tokens,
+            "rows": {split: str(path) for split, path in rows.items()},
+            "max_new_tokens": config.max_new_tokens,
+            "batch_tokens": config.batch_tokens,
+            "sampling": config.sampling.model_dump() if config.sampling.temperature else None,
+            "constraint": config.constraint,
+            "engine": {"name": config.engine, **config.vllm.model_dump(include={"url", "concurrency", "timeout_s"})},
             **self.settings,
         }
-        run_worker(_WORKER, folder, job, label=f"evaluate {split}", device=self.settings["device"])
+        splits = sorted({split for system in systems for split in system["splits"]})
+        run_worker(_WORKER, folder, job, label=f"evaluate {' and '.join(splits)}", device=self.settings["device"])
+
+
+def _rows_file(folder: Path, split: str, rows: Sequence[Row]) -> Path:
+    (folder / "rows").mkdir(exist_ok=True)
+    file = folder / "rows" / f"{split}.jsonl"
+    write_rows(file, rows)
+    return file
 
 
 def _name(step: int) -> str:
@@ -185,8 +308,18 @@ def _file(system: str, split: str) -> str:
     return f"predictions/{system}.{split}.jsonl"
 
 
-def _read(folder: Path, system: str, split: str) -> list[predictions.Prediction]:
-    return predictions.read(folder / _file(system, split))
+def _files(system: str, split: str) -> tuple[str, str]:
+    """A system's replies, and what the worker noted of it; in the order of ``_ANSWERS``."""
+    return _file(system, split), f"predictions/{system}.facts.json"
+
+
+def _worker_facts(folder: Path, system: str) -> dict[str, Any]:
+    return dict(json.loads((folder / "predictions" / f"{system}.facts.json").read_text(encoding="utf-8")))
+
+
+def _read(folder: Path, system: str, split: str) -> list[Prediction]:
+    """A system's replies; PromptCBLUE's are read by the rules of the edition that their tasks are of."""
+    return structured_scoring.with_dialect(predictions.read(folder / _file(system, split)), None)
 
 
 def _check_ids(split: str, rows: Iterable[Row]) -> None:
@@ -206,6 +339,6 @@ def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
         "base": score["base"],
         "tuned": score["tuned"],
         "difference": {key: difference[key] for key in ("value", "low", "high")},
-        "baselines": {name: score[name]["value"] for name in ("majority", "copy")},
+        "baselines": {name: score[name]["value"] for name in ("majority", "copy") if name in score},
         "rows": content["rows"],
     }

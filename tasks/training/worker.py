@@ -36,7 +36,7 @@ from tasks.training.metrics_log import Interval, MetricsLog
 from tasks.training.objective import Objective, to_device
 from tasks.training.preparing import prepare
 from tasks.training.run_state import RunState
-from tasks.worker import Job, main, out_of_memory, peak_resident_bytes
+from tasks.worker import Job, main, out_of_memory, peak_memory_bytes
 
 log = logging.getLogger(__name__)
 
@@ -336,7 +336,7 @@ class Run:
             "tokens_per_second": round(interval.rate(), 1),
             "learned_tokens_per_second": round(interval.learned_rate(), 1),
             "mfu": round(self._mfu(interval), 4),
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory_bytes(),
         }
         self.metrics.write(record)
         return record
@@ -355,7 +355,7 @@ class Run:
             lr=self.config.learning_rate * self.rate(self.done - 1),
             tok_s=round(interval.rate() if fresh else record["tokens_per_second"]),
             mfu=round(self._mfu(interval) if fresh else record["mfu"], 3),
-            gib=round(_peak_memory() / (1 << 30), 2),
+            gib=round(peak_memory_bytes() / (1 << 30), 2),
         )
 
     def _finish(self, seconds: float) -> Mapping[str, Any]:
@@ -381,7 +381,7 @@ class Run:
             "learned_tokens_per_second": _median(intervals, "learned_tokens_per_second"),
             "mfu": _median(intervals, "mfu"),
             "matmul_flops": self.matmul_rate,
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory_bytes(),
             "train_seconds": seconds,
         }
         if self.job.leader:
@@ -416,13 +416,6 @@ def hash_seed(*parts: int) -> int:
 def _median(lines: list[dict[str, Any]], name: str) -> float | None:
     values = [line[name] for line in lines if name in line]
     return statistics.median(values) if values else None
-
-
-def _peak_memory() -> int:
-    """Most memory that this process used so far: of the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return peak_resident_bytes()
 
 
 if __name__ == "__main__":

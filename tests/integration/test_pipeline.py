@@ -189,6 +189,6 @@ def test_sigterm_saves_the_state_and_exits_with_75(orchestrator: str, readable_b
 
 
 def test_refusal_of_the_gate_ends_the_run_with_0(readable_base: Path, first: dict[str, Any], root: Path) -> None:
-    refused = result(run("full", *overrides(readable_base, root), "output=json", "evaluation.gate.minimum_score=0.99"))
+    refused = result(run("full", *overrides(readable_base, root), "output=json", "evaluation.gate.floors.score=0.99"))
     assert refused["promoted"] is False and "merge" not in refused["stages"]
-    assert "minimum_score" in refused["stages"]["gate"]["reason"]
+    assert "floors" in refused["stages"]["gate"]["reason"]

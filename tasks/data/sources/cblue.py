@@ -22,7 +22,7 @@ from tasks.data.cblue import templates as cblue_templates
 from tasks.data.cblue.tasks import Task
 from tasks.data.columns import have
 from tasks.data.source import SPLITS, Claim, DataFile, Draft, Found, Skipped, SourceConfig, Split, Unusable, single_turn
-from tasks.data.sources.promptcblue import METRICS
+from tasks.data.sources.promptcblue import METRIC
 from tasks.errors import DataError
 from tasks.schema import Field
 
@@ -123,7 +123,7 @@ def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
         "sample_id": f"{Path(file).stem}-{number if record.get('id') is None else record['id']}",
         "task_type": task.kind,
     }
-    row = Row(row_id, single_turn(prompt, target), task.name, METRICS[task.name], fields)
+    row = Row(row_id, single_turn(prompt, target), task.name, METRIC, fields)
     return Draft(row, labelled.notes, group="" if config.group_by else f"{task.name}\x1f{key}")
 
 

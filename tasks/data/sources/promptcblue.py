@@ -1,7 +1,7 @@
 """PromptCBLUE rows: {"input", "target", "answer_choices", "task_type", "task_dataset", "sample_id"}.
 
-A row's task and metric come from ``task_dataset``; ``sample_id`` is unique only within a task, so both are kept. Texts
-are kept as they are, edge spaces and entities included.
+A row's task is its ``task_dataset``, and it is scored as the official scorer does; ``sample_id`` is unique only within
+a task, so both are kept. Texts are kept as they are, edge spaces and entities included.
 
 Source: the files of michael-wzhu/PromptCBLUE (toy_examples) and their documentation, which calls task_type "type".
 """
@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from tasks.conversation import Row
 from tasks.data import columns
+from tasks.data.answers import LABEL_TASKS, TEXT_TASKS
 from tasks.data.source import Claim, Draft, SourceConfig, Unusable, single_turn
 from tasks.schema import Field
 
-_CLASSIFICATION = ("CHIP-CTC", "CHIP-STS", "KUAKE-QIC", "KUAKE-QQR", "KUAKE-QTR", "KUAKE-IR", "IMCS-V2-DAC")
-_EXTRACTION = (
+_LIST_TASKS = (
     "CMeEE-V2",
     "CMeEE",
     "CMeIE",
@@ -31,12 +31,8 @@ _EXTRACTION = (
     "CMedCausal",
     "Text2DT",
 )
-_GENERATION = ("IMCS-V2-MRG", "MedDG")
-METRICS = {
-    **dict.fromkeys(_CLASSIFICATION, "classification"),
-    **dict.fromkeys(_EXTRACTION, "extraction"),
-    **dict.fromkeys(_GENERATION, "generation"),
-}
+TASKS = frozenset((*LABEL_TASKS, *_LIST_TASKS, *TEXT_TASKS))
+METRIC = "promptcblue"
 
 
 class Config(SourceConfig):
@@ -52,8 +48,8 @@ def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
     task = record.get("task_dataset")
     if not isinstance(task, str) or not task:
         raise Unusable("no task_dataset")
-    if task not in METRICS:
-        raise Unusable("unknown task_dataset", detail=f"known: {', '.join(sorted(METRICS))}", task=task[:40])
+    if task not in TASKS:
+        raise Unusable("unknown task_dataset", detail=f"known: {', '.join(sorted(TASKS))}", task=task[:40])
     try:
         prompt, (answer, *_) = columns.pair(record, config)
     except Unusable as error:
@@ -70,13 +66,13 @@ def convert(record: dict[str, Any], row_id: str, config: Config) -> Draft:
     if isinstance(record.get("unseen_entities"), bool):
         fields["unseen_entities"] = record["unseen_entities"]
     kept = {name: value for name, value in fields.items() if value is not None}
-    return Draft(Row(row_id, single_turn(prompt, answer), task, METRICS[task], kept))
+    return Draft(Row(row_id, single_turn(prompt, answer), task, METRIC, kept))
 
 
 def recognise(record: dict[str, Any]) -> Claim | None:
     """Claims records that name a known task and have its prompt and answer."""
     task = record.get("task_dataset")
-    if isinstance(task, str) and task in METRICS and "input" in record and "target" in record:
+    if isinstance(task, str) and task in TASKS and "input" in record and "target" in record:
         return Claim(8, f"task_dataset {task} with input and target")
     return None
 

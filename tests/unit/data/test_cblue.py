@@ -84,7 +84,7 @@ def many(record: dict[str, Any], column: str, config: cblue.Config = ALWAYS, cou
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_has_promptcblues_fields_and_the_text_as_it_is(name: str) -> None:
     row = make(name, RAW[name]).row
-    assert (row.id, row.task, row.metric) == (f"{name}_train.json#1", name, promptcblue.METRICS[name])
+    assert (row.id, row.task, row.metric) == (f"{name}_train.json#1", name, promptcblue.METRIC)
     assert [message.role for message in row.messages] == ["user", "assistant"]
     assert row.fields["sample_id"] == f"{name}_train-{RAW[name].get('id', 1)}"
     for column in cblue_tasks.BY_NAME[name].texts[0]:

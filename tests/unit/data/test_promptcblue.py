@@ -43,7 +43,7 @@ def test_texts_stay_as_they_are_and_the_fields_that_scoring_needs_are_kept() -> 
         ("user", CTC["input"]),
         ("assistant", "年龄"),
     ]
-    assert (row.id, row.task, row.metric) == ("dev.json#1", "CHIP-CTC", "classification")
+    assert (row.id, row.task, row.metric) == ("dev.json#1", "CHIP-CTC", "promptcblue")
     assert row.fields == {
         "answer_choices": ["年龄", "疾病"],
         "sample_id": "dev-7",
@@ -97,15 +97,10 @@ def test_a_dropped_row_is_counted_for_its_task() -> None:
     assert (unknown.task, "CMeEE-V2" in unknown.detail) == ("CHIP-XYZ", True)
 
 
-def test_the_metric_follows_the_task() -> None:
-    expected = {
-        "classification": "CHIP-CTC CHIP-STS KUAKE-QIC KUAKE-QQR KUAKE-QTR KUAKE-IR IMCS-V2-DAC",
-        "extraction": "CMeEE-V2 CHIP-CDN CMeIE CHIP-CDEE CHIP-MDCFNPC IMCS-V2-NER IMCS-V2-SR",
-        "generation": "IMCS-V2-MRG MedDG",
-    }
-    for metric, tasks in expected.items():
-        for task in tasks.split():
-            assert one({**CTC, "task_dataset": task}).metric == metric
+@pytest.mark.parametrize("task", sorted(promptcblue.TASKS))
+def test_every_task_is_scored_as_the_official_scorer_does(task: str) -> None:
+    row = one({**CTC, "task_dataset": task})
+    assert (row.task, row.metric) == (task, "promptcblue")
 
 
 def test_columns_are_configurable_and_a_missing_one_is_named() -> None:
@@ -183,4 +178,4 @@ def test_toy_rows_are_kept_and_unlabelled_test_rows_dropped_by_task(shared: Path
     assert {reason for _, reason in test} == {"empty target"}
     assert (test.total(), test["CHIP-CTC", "empty target"]) == (10320, 1060)
     assert len(test) == 16
-    assert len(promptcblue.METRICS) == 20
+    assert len(promptcblue.TASKS) == 20

@@ -1,15 +1,19 @@
-"""Resampling against scipy and scikit-learn, and the words that intervals allow."""
+"""Resampling of rows and of groups, against scipy and scikit-learn."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from tasks.evaluation import comparison, scoring
 from tasks.evaluation.comparison import Interval
-from tasks.evaluation.metric import Array, RowScores
+from tasks.evaluation.metric import Array, Options, RowScores
 from tasks.evaluation.metrics import classification
 from tasks.evaluation.predictions import Prediction
 
@@ -47,7 +51,7 @@ def test_resampled_macro_f1_is_macro_f1_of_the_resampled_rows() -> None:
 
     dice = random.Random(7)
     pairs = [(dice.choice("甲乙丙丁"), dice.choice("甲乙丙")) for _ in range(12)]
-    scores = classification.score(labelled(pairs))
+    scores = classification.score(labelled(pairs), Options())
     for weights in comparison._weights(np.random.default_rng(0), 12, 50):
         found = scores.values(weights @ scores.statistics)["macro_f1"]
         for counts, value in zip(weights, found, strict=True):
@@ -83,8 +87,7 @@ def test_the_difference_of_two_systems_is_paired() -> None:
     paired = (second - first).interval()
     assert paired.value == pytest.approx(b.mean() - a.mean())
     assert paired.half_width < first.interval().half_width / 5
-    assert comparison.verdict(paired) == "better"
-    assert comparison.verdict((first - second).interval()) == "worse"
+    assert paired.low > 0 > (first - second).interval().high
 
 
 def test_the_order_of_predictions_does_not_matter() -> None:
@@ -100,23 +103,60 @@ def test_a_value_that_no_row_moves_has_no_width() -> None:
     assert sampled.interval() == Interval(1, 1, 1)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(11)
-    hits = 0
-    for trial in range(300):
-        values = rng.beta(0.5, 0.5, size=50)
-        interval = comparison.sample(mean_scores(values), task="t", resamples=400, seed=trial)["mean"].interval()
-        hits += interval.low <= 0.5 <= interval.high
-    assert hits / 300 > 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
+def test_rows_of_one_group_count_as_one() -> None:
+    """Every row four times over, the copies in one group, tells no more than the rows once."""
+    dice = random.Random(3)
+    once = labelled([(dice.choice("甲乙丙"), dice.choice("甲乙")) for _ in range(40)])
+    copies = [replace(p, id=f"{p.id}-{i}", group=f"document {p.id}") for p in once for i in range(4)]
+    alone, grouped, apart = (
+        scoring.sampled(rows, resamples=500, seed=0).headline.interval()
+        for rows in (once, copies, [replace(p, group="") for p in copies])
+    )
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high))
+    assert apart.half_width < 0.6 * alone.half_width  # what resampling rows would pretend
 
 
-def test_words_name_a_winner_only_beyond_noise() -> None:
-    noise = comparison.conclusion(Interval(0.04, -0.05, 0.13), rows=50, this="A", other="B")
-    assert "cannot separate A from B" in noise and "about 0.090" in noise and "better" not in noise
-    assert "A is better than B beyond noise" in comparison.conclusion(
-        Interval(0.2, 0.1, 0.3), rows=50, this="A", other="B"
-    )
-    assert "A is worse than B beyond noise" in comparison.conclusion(
-        Interval(-0.2, -0.3, -0.1), rows=50, this="A", other="B"
-    )
-    assert "score the same" in comparison.conclusion(Interval(0, 0, 0), rows=50, this="A", other="B")
+def test_groups_are_drawn_whole() -> None:
+    """Two groups can make three sums only, however many rows they hold."""
+    values = np.array([1.0, 0, 0, 1, 1, 1])
+    groups = np.array([0, 0, 1, 1, 1, 1])
+    sampled = comparison.sample(mean_scores(values), task="t", resamples=400, seed=0, groups=groups)["mean"]
+    assert {round(float(x), 9) for x in sampled.draws} == {0.5, round(4 / 6, 9), 0.75}
+    assert sampled.value == pytest.approx(4 / 6)
+    # without the first group 3/4 is left, without the second 1/2; each against their mean, times (g - 1) / g
+    assert sampled.influence == pytest.approx([-0.0625, 0.0625])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=40))
+def test_sums_by_group_are_those_of_a_loop(rows: list[tuple[int, int]]) -> None:
+    present = sorted({group for group, _ in rows})
+    codes = np.array([present.index(group) for group, _ in rows])
+    statistics = np.array([[float(value), 1.0] for _, value in rows])
+    expected = [[sum(v for g, v in rows if g == p), sum(g == p for g, _ in rows)] for p in present]
+    assert comparison.by_group(statistics, codes).tolist() == expected
+    assert comparison.by_group(csr_array(statistics), codes).toarray().tolist() == expected
+
+
+def test_the_mean_of_seeds_is_taken_in_every_resample() -> None:
+    rng = np.random.default_rng(5)
+    seeds = [rng.uniform(size=30) for _ in range(3)]
+    parts = [comparison.sample(mean_scores(v), task="t", resamples=200, seed=1)["mean"] for v in seeds]
+    together = comparison.mean_of_same_rows(parts)
+    direct = comparison.sample(mean_scores(np.mean(seeds, axis=0)), task="t", resamples=200, seed=1)["mean"]
+    assert together.value == pytest.approx(direct.value)
+    assert together.draws == pytest.approx(direct.draws)
+    assert together.influence == pytest.approx(direct.influence)
+
+
+def test_seeds_of_a_method_and_how_far_they_lie_apart() -> None:
+    systems = [
+        scoring.sampled(labelled([("甲", "甲")] * right + [("乙", "甲")] * (20 - right)), resamples=100, seed=0)
+        for right in (10, 14, 12)
+    ]
+    method = scoring.mean_over_seeds(systems)
+    expected = [s.headline.value for s in systems]
+    assert method.headline.value == method.primary("t").value == pytest.approx(sum(expected) / 3)
+    spread = method.spread()
+    assert spread.values == tuple(expected) and (spread.low, spread.high) == (expected[0], expected[1])
+    assert spread.sd == pytest.approx(np.std(expected, ddof=1))
+    assert scoring.spread([0.5]).sd is None

@@ -43,5 +43,9 @@ def test_wrong_settings_are_refused(name: str, value: Any) -> None:
         EvaluationConfig(**{name: value})
 
 
-def test_gate_and_batching_are_no_part_of_the_identity() -> None:
-    assert set(EvaluationConfig.model_fields) - set(schema.identity(EvaluationConfig())) == {"gate", "batch_tokens"}
+def test_gate_batching_and_addresses_are_no_part_of_the_identity() -> None:
+    assert set(EvaluationConfig.model_fields) - set(schema.identity(EvaluationConfig())) == {
+        "batch_tokens",
+        "gate",
+        "vllm",
+    }

@@ -56,7 +56,15 @@ def run(
         train_seconds=1.0,
     )
     return evaluate(
-        config, dataset, base, checkpoints, max_prompt_tokens=64, dtype="float32", device="cpu", store=store
+        config,
+        dataset,
+        base,
+        checkpoints,
+        max_prompt_tokens=64,
+        max_reply_tokens=32,
+        dtype="float32",
+        device="cpu",
+        store=store,
     )
 
 
@@ -69,15 +77,16 @@ def test_stage_chooses_on_validation_and_scores_base_and_chosen_on_test(
     assert [c["step"] for c in content["chosen"]["validation"]] == [1, 2]
     assert made.chosen_step == content["chosen"]["step"]
     # each candidate answered the validation rows; only the chosen one and the base answered the test rows
-    names = sorted(p.name for p in (made.path / "predictions").iterdir())
-    assert names == sorted(
-        [
-            "base.test.jsonl",
-            f"step-{made.chosen_step:06d}.test.jsonl",
-            "step-000001.validation.jsonl",
-            "step-000002.validation.jsonl",
-        ]
-    )
+    files = {p.name for p in (made.path / "predictions").iterdir()}
+    assert files == {
+        "base.test.jsonl",
+        f"step-{made.chosen_step:06d}.test.jsonl",
+        "step-000001.validation.jsonl",
+        "step-000002.validation.jsonl",
+        *(f"{name}.facts.json" for name in ("base", "step-000001", "step-000002")),
+    }
+    facts = json.loads((made.path / f"predictions/step-{made.chosen_step:06d}.facts.json").read_text(encoding="utf-8"))
+    assert facts["same_as_base"] is False and facts["merged"] is True  # on the test rows, which the base answered too
     tuned = predictions.read(made.path / content["files"]["tuned"])
     assert {p.id for p in tuned} == {f"r{i:03d}" for i in range(18)}
     # majority of the training rows, by hand: all triples rows have the one reply; of 18 labels 9 are 治疗
@@ -91,7 +100,7 @@ def test_stage_is_reused_and_the_gate_and_batching_do_not_change_it(
     tiny: Path, dataset_folder: Path, store: Store
 ) -> None:
     first = run(tiny, dataset_folder, store)
-    changes = {"gate": GateConfig(minimum_score=0.5), "batch_tokens": 999}
+    changes = {"gate": GateConfig(floors={"score": 0.5}), "batch_tokens": 999}
     again = run(tiny, dataset_folder, store, CONFIG.model_copy(update=changes))
     assert again.reused and again.fingerprint == first.fingerprint
 

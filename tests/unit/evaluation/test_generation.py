@@ -1,4 +1,4 @@
-"""Batched greedy generation on a tiny model: plan, padding, stops, memory, merging, interruption."""
+"""Generation on a tiny model: plan, padding, stops, memory, merging, likelihoods, interruption."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import FAMILIES
 
-from tasks.conversation import Row, write_rows
+from tasks.conversation import Message, Row, write_rows
 from tasks.errors import ResourceError, Stopped
-from tasks.evaluation import generation, predictions, worker
+from tasks.evaluation import generation, likelihood, predictions, worker
+from tasks.evaluation.generation import Unit
+from tasks.evaluation.predictions import Prediction
 from tasks.models import decoding
 from tasks.models.decoding import Reply
+from tasks.models.fitting import fit
 from tasks.models.loading import Loaded, load
 from tasks.worker import Job
 
@@ -40,8 +45,14 @@ def greedy(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int]
 
 def test_plan_covers_every_row_once_longest_first_within_the_budget() -> None:
     lengths = [5, 30, 12, 7, 30, 90]
-    batches = generation.plan(lengths, 10, 80)
-    assert batches == [[5], [1, 4], [2, 3, 0]]  # 100 is over the budget but alone; 2 x 40; 3 x 22
+    assert generation.plan(lengths, 10, 80) == [
+        Unit([5, 1, 4, 2, 3, 0], 1)  # 100 is over the budget, but one row is decoded at least
+    ]
+    units = generation.plan(lengths[:5], 10, 80)
+    assert units == [Unit([1, 4, 2, 3, 0], 2)]  # 2 x 40 at a time
+    many = generation.plan([30] * 40, 10, 80)
+    assert [len(unit.rows) for unit in many] == [16, 16, 8] and all(unit.slots == 2 for unit in many)
+    assert sorted(row for unit in many for row in unit.rows) == list(range(40))
 
 
 def test_a_padded_batch_answers_as_single_rows_do(base: Loaded, prompts: list[list[int]]) -> None:
@@ -84,7 +95,7 @@ def test_sampling_settings_shipped_with_a_model_do_not_leak_in(tiny: Path, promp
 
 
 @pytest.mark.parametrize("error", ["cuda", "cpu"])
-def test_out_of_memory_halves_the_batch_and_goes_on(error: str) -> None:
+def test_out_of_memory_halves_what_is_decoded_together_and_gives_no_row_twice(error: str) -> None:
     import torch
 
     full = (
@@ -94,32 +105,34 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error: str) -> None:
     )
     tried: list[int] = []
 
-    def generate(batch: Sequence[int]) -> list[Reply]:
-        tried.append(len(batch))
-        if len(batch) > 2:
-            raise full
-        return [Reply([i], "stop", 0.0) for i in batch]
+    def work(rows: Sequence[int], slots: int) -> Iterator[list[tuple[int, str]]]:
+        tried.append(slots)
+        for count, row in enumerate(rows):
+            if slots > 2 and count == 3:
+                raise full
+            yield [(row, f"of {slots}")]
 
-    done = {
-        i: reply.ids
-        for batch, r in generation.replies([range(8), range(8, 16)], [5] * 16, generate)
-        for i, reply in zip(batch, r, strict=True)
-    }
-    assert done == {i: [i] for i in range(16)}
-    assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]  # the second batch is not tried at a size known not to fit
+    memory = generation.Memory()
+    found = [pair for group in memory.each(Unit(list(range(10)), 8), 5, work) for pair in group]
+    assert found == [(row, "of 8") for row in range(3)] + [(row, "of 2") for row in range(3, 10)]
+    assert tried == [8, 4, 2]
+    assert len(list(memory.each(Unit(list(range(10)), 8), 5, work))) == 10
+    assert tried[3:] == [2]  # what is known not to fit is not tried again ...
+    list(memory.each(Unit([1, 2], 8), 2, work))
+    assert tried[4:] == [8]  # ... but shorter rows are
 
 
 def test_other_errors_and_a_row_that_never_fits_are_raised() -> None:
-    def full(batch: Sequence[int]) -> list[Reply]:
+    def full(rows: Sequence[int], slots: int) -> Iterator[list[tuple[int, str]]]:
         raise MemoryError
 
-    def broken(batch: Sequence[int]) -> list[Reply]:
+    def broken(rows: Sequence[int], slots: int) -> Iterator[list[tuple[int, str]]]:
         raise RuntimeError("shape mismatch")
 
-    with pytest.raises(ResourceError, match=r"one row of 7 prompt tokens; lower evaluation\.max_new_tokens"):
-        list(generation.replies([[0, 1]], [7, 7], full))
+    with pytest.raises(ResourceError, match=r"one row of 7 tokens; lower evaluation\.max_new_tokens"):
+        list(generation.Memory().each(Unit([0, 1], 2), 7, full))
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        list(generation.replies([[0, 1]], [7, 7], broken))
+        list(generation.Memory().each(Unit([0, 1], 2), 7, broken))
 
 
 def test_merging_lora_in_memory_keeps_the_replies(tiny: Path, prompts: list[list[int]], base: Loaded) -> None:
@@ -168,12 +181,89 @@ def test_an_inexact_merge_is_noticed(tiny: Path, prompts: list[list[int]]) -> No
     assert generation.merge_if_exact(model, prompts[:4], "float32") is False
 
 
+# --- likelihoods ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["chatglm3", "chatglm", "qwen", "baichuan13b", "cpmant", "mistral"])
+def test_the_prompt_and_reply_that_are_measured_are_those_of_training(family: str, tmp_path: Path) -> None:
+    """The prompt that is generated from is the beginning of the training row; the rest is its learned last reply."""
+    FAMILIES[family](tmp_path)
+    renderer = load(tmp_path).renderer
+    turns = [Message("user", "你好"), Message("assistant", "你好"), Message("user", "治疗" * 12)]
+    row = Row("r", (*turns, Message("assistant", "输出好的")), "chat", "chat")
+    for max_prompt, max_reply in ((200, 200), (24, 200), (200, 3)):
+        trained, _ = fit(renderer, row, max_prompt, max_reply)
+        prompt = renderer.prompt_ids(row.prompt, max_prompt)
+        target = likelihood.target(renderer, row, max_prompt, max_reply)
+        assert trained.ids[: len(prompt)] == prompt == target.ids[: len(prompt)]
+        assert trained.ids[: len(target.ids)] == target.ids
+        assert target.places == [i for i, learned in enumerate(trained.learn) if learned and i >= len(prompt)]
+        assert (target.ids[-1] in renderer.ends) == (max_reply == 200)
+
+
+@pytest.mark.parametrize("family", ["chatglm3", "chatglm", "qwen", "baichuan13b", "bloom", "cpmant", "gemma"])
+def test_likelihoods_are_those_of_the_whole_logits_one_row_at_a_time(family: str, tmp_path: Path) -> None:
+    import torch
+
+    FAMILIES[family](tmp_path)
+    loaded = load(tmp_path)
+    texts = [("你好", "治疗病因"), ("发动机故障" * 3, "高"), ("输出", ""), ("水温" * 5, "好的")]
+    rows = [Row(str(i), (Message("user", p), Message("assistant", r)), "t", "chat") for i, (p, r) in enumerate(texts)]
+    targets = {i: likelihood.target(loaded.renderer, row, 64, 64) for i, row in enumerate(rows)}
+    found = {i: one for group in likelihood.stream(loaded.model, targets, 3) for i, one in group}
+    for i, target in targets.items():
+        with torch.inference_mode():
+            scores = loaded.model(input_ids=torch.tensor([target.ids])).logits[0].log_softmax(-1)
+        expected = -sum(float(scores[place - 1, target.ids[place]]) for place in target.places)
+        assert found[i].nll == pytest.approx(expected, rel=1e-4)
+        assert found[i].tokens == len(target.places) >= len(loaded.tokenizer.tokenize(texts[i][1])) + 1
+
+
+@pytest.mark.parametrize("method", ["ptuning_v2", "prompt_tuning"])
+def test_likelihoods_of_tuned_models_see_the_trained_vectors(
+    method: str, tiny: Path, make_row: Callable[[int], Row], base: Loaded
+) -> None:
+    import torch
+
+    from tasks import plugins
+    from tasks.models.loading import load_base
+
+    module = plugins.load("tasks.methods", method, key="method")
+    model = module.attach(
+        load_base(tiny / "base", "cpu", "float32"), module.Config(name=method, num_virtual_tokens=3)
+    ).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=1.0)
+    targets = {i: likelihood.target(base.renderer, make_row(i), 64, 64) for i in range(5)}
+    together = {i: one for group in likelihood.stream(model, targets, 5) for i, one in group}
+    plain = {i: one for group in likelihood.stream(base.model, targets, 5) for i, one in group}
+    for i, target in targets.items():
+        with torch.inference_mode():
+            scores = model(input_ids=torch.tensor([target.ids])).logits[0].log_softmax(-1)
+        expected = -sum(float(scores[place - 1, target.ids[place]]) for place in target.places)
+        assert together[i].nll == pytest.approx(expected, rel=1e-4) != pytest.approx(plain[i].nll)
+
+
+def test_logits_of_replies_only_are_computed_and_so_many_at_a_time() -> None:
+    short, long = likelihood.Target([1] * 100, [99]), likelihood.Target([1] * 900, list(range(500, 900)))
+    assert likelihood.rows_at_once([short], 8192) == 81
+    assert likelihood.rows_at_once([short, long], 81920) == 2  # 400 places each, of 1024
+    assert likelihood.rows_at_once([likelihood.Target([1] * 9000, list(range(4000)))], 8192) == 1
+
+
 # --- the worker -------------------------------------------------------------------------------------------------
 
 
-def make_job(folder: Path, tiny: Path, make_row: Callable[[int], Row], rows: int = 12) -> Path:
+def make_job(folder: Path, tiny: Path, make_row: Callable[[int], Row], rows: int = 30, **more: Any) -> Path:
+    """Every seventh row is a chat's, whose likelihood is wanted too, every eleventh one's likelihood only."""
+
+    def row(index: int) -> Row:
+        metric = "perplexity" if index % 11 == 10 else "chat" if index % 7 == 6 else None
+        return replace(make_row(index), metric=metric) if metric else make_row(index)
+
     folder.mkdir()
-    write_rows(folder / "rows.jsonl", map(make_row, range(rows)))
+    write_rows(folder / "rows.jsonl", map(row, range(rows)))
     systems = [
         {"name": "base", "path": str(tiny / "base"), "base": None},
         {"name": "step-000001", "path": str(tiny / "checkpoints/step-000001"), "base": str(tiny / "base")},
@@ -186,30 +276,32 @@ def make_job(folder: Path, tiny: Path, make_row: Callable[[int], Row], rows: int
         "batch_tokens": 3 * (14 + NEW_TOKENS),
         "device": "cpu",
         "dtype": "float32",
+        **more,
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     return folder
 
 
-def replies_in(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
-    """File -> (id, prediction, finish_reason) in the order of the ids."""
+def answers_in(folder: Path) -> dict[str, list[Prediction]]:
+    """File -> predictions in the order of their ids, without the time they took."""
     return {
-        path.name: sorted((p.id, p.prediction, p.finish_reason) for p in predictions.read(path))
-        for path in (folder / "predictions").iterdir()
+        path.name: sorted((replace(p, seconds=0.0) for p in predictions.read(path)), key=lambda p: p.id)
+        for path in (folder / "predictions").glob("*.jsonl")
     }
 
 
-# Kills itself with half a line written, within the second system.
+# Kills itself with half a line written, within the second system: its third append.
 _KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from tasks.evaluation import predictions, worker
 from tasks.worker import Job
+worker._APPEND_S = 0
 append, calls = predictions.append, []
 def append_then_die(path, new):
-    calls.append(path)
-    if len(calls) == 7:
+    calls.append(path.name)
+    if calls.count("step-000001.test.jsonl") == 3:
         append(path, new[:1])
         with path.open("ab") as file:
             file.write(b'{"id": "r0')
@@ -218,26 +310,111 @@ def append_then_die(path, new):
 predictions.append = append_then_die
 worker.run(Job(Path(sys.argv[1])))
 """
+SAMPLED = {"temperature": 1.5, "top_p": 0.9, "top_k": 40, "seed": 3}
 
 
-def test_a_killed_evaluation_goes_on_with_the_same_replies(
-    tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
+@pytest.mark.parametrize("sampling", [None, SAMPLED])
+def test_a_killed_evaluation_goes_on_with_the_same_answers(
+    sampling: Any, tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
 ) -> None:
-    whole = make_job(tmp_path / "whole", tiny, make_row)
-    assert worker.run(Job(whole))["systems"]["step-000001"] == {"merged": True, "loaded": True}
-    killed = make_job(tmp_path / "killed", tiny, make_row)
+    whole = make_job(tmp_path / "whole", tiny, make_row, sampling=sampling)
+    result = worker.run(Job(whole))["systems"]
+    assert result["step-000001"] == {
+        "merged": True,
+        "loaded": True,
+        "generator": "continuous",
+        "same_as_base": False,
+    }
+    killed = make_job(tmp_path / "killed", tiny, make_row, sampling=sampling)
     process = subprocess.run([sys.executable, "-c", _KILLED, str(killed)], check=False, capture_output=True, cwd=_ROOT)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     left = (killed / "predictions/step-000001.test.jsonl").read_bytes()
-    assert left.endswith(b'{"id": "r0') and 0 < left.count(b"\n") < 12
-    result = worker.run(Job(killed))
-    assert result["systems"]["base"]["loaded"] is False  # all its replies were there
-    assert replies_in(killed) == replies_in(whole)
-    assert all(len(rows) == 12 for rows in replies_in(killed).values())
+    assert left.endswith(b'{"id": "r0') and 0 < left.count(b"\n") < 20
+    again = worker.run(Job(killed))["systems"]
+    assert again == {**result, "base": {**result["base"], "loaded": False}}  # all the base's answers were there
+    assert answers_in(killed) == answers_in(whole)
+    assert all(len(rows) == 30 for rows in answers_in(killed).values())
     assert (killed / "predictions/step-000001.test.jsonl").read_bytes().startswith(left[:-10])
 
 
-def test_a_signal_stops_after_a_batch_with_its_replies_kept(
+def test_sampled_replies_depend_on_their_seed_and_row_not_on_batches(
+    tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
+) -> None:
+    def replies(name: str, **settings: Any) -> dict[str, str]:
+        folder = make_job(tmp_path / name, tiny, make_row, **settings)
+        worker.run(Job(folder))
+        return {p.id: p.prediction for p in predictions.read(folder / "predictions/base.test.jsonl")}
+
+    first = replies("first", sampling=SAMPLED)
+    assert replies("wide", sampling=SAMPLED, batch_tokens=10_000) == first
+    assert replies("seed", sampling={**SAMPLED, "seed": 4}) != first
+    greedy = replies("greedy")
+    assert greedy != first and replies("cold", sampling={**SAMPLED, "temperature": 0}) == greedy
+    few = replies("few", sampling=SAMPLED, rows=11)
+    assert few == {key: first[key] for key in few} and len(few) == 11
+
+
+def test_likelihoods_are_measured_where_the_metric_asks_and_perplexity_alone_generates_nothing(
+    base: Loaded, tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
+) -> None:
+    folder = make_job(tmp_path / "job", tiny, make_row, max_reply_tokens=6)
+    worker.run(Job(folder))
+    found = {p.id: p for p in predictions.read(folder / "predictions/base.test.jsonl")}
+    for i in range(30):
+        p = found[f"r{i:03d}"]
+        assert (p.nll is not None) == (p.metric in ("chat", "perplexity")) == (p.nll_tokens > 0)
+        assert (p.tokens == 0) == (p.metric == "perplexity")
+        if p.nll is not None:
+            row = replace(make_row(i), metric=p.metric)
+            target = likelihood.target(base.renderer, row, 14, 6)
+            ((_, alone),) = next(likelihood.stream(base.model, {0: target}, 1))
+            assert p.nll == pytest.approx(alone.nll, rel=1e-4) and p.nll_tokens == alone.tokens <= 6
+    assert {p.metric for p in found.values()} == {"triples", "classification", "chat", "perplexity"}
+    assert found["r010"].prediction == "" and found["r010"].finish_reason == "stop"
+
+
+def test_an_adapter_of_norm_zero_is_the_base_also_when_all_was_answered_before(
+    tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
+) -> None:
+    from tasks.methods import lora
+    from tasks.models import loading
+
+    method = {"name": "lora", "target_modules": ["q_proj", "v_proj"]}
+    fresh = lora.attach(loading.load_base(tiny / "base", "cpu", "float32"), lora.Config(**method))  # B is zero
+    lora.save(fresh, tmp_path / "zero")
+    loading.describe(tmp_path / "zero", method=method, base=tiny / "base", base_fingerprint="0" * 64, step=1)
+    folder = make_job(tmp_path / "job", tiny, make_row)
+    values = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    values["systems"].append({"name": "zero", "path": str(tmp_path / "zero"), "base": str(tiny / "base")})
+    (folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
+    first, again = (worker.run(Job(folder))["systems"] for _ in range(2))
+    assert {name: facts["same_as_base"] for name, facts in first.items()} == {
+        "base": True, "step-000001": False, "zero": True
+    }  # fmt: skip
+    assert {name: {**facts, "loaded": True} for name, facts in again.items()} == first
+    assert not any(facts["loaded"] for facts in again.values())
+    kept = json.loads((folder / "predictions/zero.facts.json").read_text(encoding="utf-8"))
+    assert kept["same_as_base"] is True and kept["merged"] is True
+
+
+def test_systems_answer_their_own_splits_and_other_prompts_are_not_compared(
+    tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
+) -> None:
+    folder = make_job(tmp_path / "job", tiny, make_row)
+    values = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    write_rows(folder / "others.jsonl", map(make_row, range(40, 46)))
+    values["rows"]["validation"] = str(folder / "others.jsonl")
+    for system, split in zip(values["systems"], ("test", "validation"), strict=True):
+        system["splits"] = [split]
+    (folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
+    result = worker.run(Job(folder))["systems"]
+    assert {name: len(rows) for name, rows in answers_in(folder).items()} == {
+        "base.test.jsonl": 30, "step-000001.validation.jsonl": 6
+    }  # fmt: skip
+    assert result["step-000001"]["same_as_base"] is None
+
+
+def test_a_signal_stops_soon_with_the_replies_so_far_kept(
     tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
 ) -> None:
     job = Job(make_job(tmp_path / "job", tiny, make_row))
@@ -250,9 +427,7 @@ def test_a_signal_stops_after_a_batch_with_its_replies_kept(
 def test_prompts_are_those_of_training_and_cuts_are_marked(
     base: Loaded, tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
 ) -> None:
-    from tasks.models.fitting import fit
-
-    job = Job(make_job(tmp_path / "job", tiny, make_row))
+    job = Job(make_job(tmp_path / "job", tiny, make_row, rows=12))
     worker.run(job)
     marked = {p.id: p for p in predictions.read(job.folder / "predictions/base.test.jsonl")}
     cut = 0

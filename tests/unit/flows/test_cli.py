@@ -58,7 +58,7 @@ def test_all_problems_are_shown_together() -> None:
         ("training.epochs=1,2", "training.epochs=1,2: several values"),
         ("data.source=excel", "data.source='excel': unknown; known: advertisegen, alpaca, auto, cblue"),
         ("evaluation.checkpoints=best", "evaluation.checkpoints='best'"),
-        ("evaluation.gate.minimum_score=7", "evaluation.gate.minimum_score=7: input should be less than or equal to 1"),
+        ("evaluation.gate.level=7", "evaluation.gate.level=7: input should be less than 0.5"),
         ("method.r=0", "method.r=0: input should be greater than or equal to 1"),
         ("data.max_rows.trian=3", "data.max_rows.trian: unknown key; did you mean train?"),
         ("just-words", "override not understood"),

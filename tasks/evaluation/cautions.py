@@ -1,0 +1,161 @@
+"""What makes an evaluation's numbers doubtful, or tells that training went wrong; each with its number and a next step.
+
+Reads the report and the tuned model's answers; changes no number. A caution is a sentence in the report, never an
+error: whether a model goes on is the gate's to decide.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tasks.evaluation import copying, selection
+from tasks.evaluation.metrics import generation, triples
+from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.report_tables import code
+
+#: Groups (documents, dialogues, or rows) under which a bootstrap interval is too narrow.
+FEW_GROUPS = 30
+#: Shares of rows from which on a caution is given.
+_MANY = 0.1
+_NEARLY_ALL = 0.9
+
+Answers = Sequence[Prediction]
+
+
+def find(report: Mapping[str, Any], tuned: Answers, worker_facts: Mapping[str, Any]) -> Iterator[str]:
+    """Every caution that applies, the gravest kind first.
+
+    Args:
+        report: report.json so far.
+        tuned: the tuned model's answers.
+        worker_facts: what the worker noted of the tuned model.
+    """
+    yield from _unchanged(report, worker_facts)
+    yield from _broken(report["generation"]["tuned"])
+    yield from _one_answer(tuned)
+    yield from _copies(tuned)
+    yield from _malformed(tuned)
+    yield from _less_likely(report)
+    yield from _rows(report)
+
+
+def _unchanged(report: Mapping[str, Any], worker_facts: Mapping[str, Any]) -> Iterator[str]:
+    if worker_facts.get("same_as_base"):
+        yield (
+            "The tuned model equals the untuned base: the adapter changed nothing (its norm is 0, or it was not "
+            "loaded). Look at the training loss, the learning rate and the number of trainable parameters; no "
+            "number here measures training."
+        )
+    elif report["same_as_base"] == 1:
+        yield (
+            f"Every one of {report['rows']} replies is the untuned base's: the training changed nothing that shows. "
+            "Train longer or at a higher learning rate, and see that the adapter's norm is not 0."
+        )
+
+
+def _broken(facts: Mapping[str, Any]) -> Iterator[str]:
+    if facts["empty"] > _MANY:
+        yield (
+            f"{facts['empty']:.0%} of the tuned model's replies are empty. Look for empty replies in the training "
+            "rows (python -m flows.preview), and compare the base's share below."
+        )
+    if facts["stopped"] < 1 - _MANY:
+        yield (
+            f"{1 - facts['stopped']:.0%} of the tuned model's replies were cut at evaluation.max_new_tokens. Where "
+            "references are as long, raise it; otherwise the model does not stop: see in python -m flows.preview "
+            "that the end token is learned."
+        )
+    if facts["prompts_cut"] > 0:
+        yield (
+            f"{facts['prompts_cut']:.1%} of the prompts were cut at tokenization.max_prompt_tokens, so their answers "
+            "rest on a part of the question; raise it, for training too."
+        )
+
+
+def _one_answer(tuned: Answers) -> Iterator[str]:
+    """Tasks where nearly every reply is the same one and the references are not."""
+    for task, rows in _by_task(tuned):
+        (reply, count), (_, wanted) = (_most_frequent(texts) for texts in _replies_and_references(rows))
+        if count / len(rows) > _NEARLY_ALL and (count - wanted) / len(rows) > _MANY:
+            yield (
+                f"{task}: {count / len(rows):.0%} of the replies are the one {code(reply)}, while the most "
+                f"frequent reference makes up {wanted / len(rows):.0%}. The model collapsed onto one answer: balance "
+                "the training rows, or lower the learning rate."
+            )
+
+
+def _replies_and_references(rows: Answers) -> tuple[list[str], list[str]]:
+    return [r.prediction.strip() for r in rows], [r.reference.strip() for r in rows]
+
+
+def _most_frequent(texts: Sequence[str]) -> tuple[str, int]:
+    return Counter(texts).most_common(1)[0]
+
+
+def _copies(tuned: Answers) -> Iterator[str]:
+    share = copying.share(tuned)
+    if share is not None and share > _MANY:
+        yield (
+            f"{share:.0%} of the tuned model's replies are training replies word for word (of "
+            f"{copying.SHORTEST} characters or more, and not the reference): it recites. Train fewer epochs, and "
+            "look for near-duplicates between the splits."
+        )
+    repeated = sum(_repeats_input(row) for row in tuned) / len(tuned)
+    if repeated > _MANY:
+        yield (
+            f"{repeated:.0%} of the tuned model's replies are the input, word for word. See in python -m flows.preview "
+            "that prompts carry no loss and that replies are not the prompts."
+        )
+
+
+def _repeats_input(row: Prediction) -> bool:
+    reply = row.prediction.strip()
+    return bool(reply) and reply == row.prompt.strip() and reply not in (r.strip() for r in generation.references(row))
+
+
+def _malformed(tuned: Answers) -> Iterator[str]:
+    """Triples tasks whose answers are often no triples."""
+    for task, rows in _by_task([r for r in tuned if r.metric == "triples"]):
+        lines = sum(bool(line.strip()) for r in rows for line in r.prediction.split("\n"))
+        malformed = sum(triples.parse(r.prediction).malformed for r in rows)
+        if malformed > _MANY * lines:
+            yield (
+                f"{task}: {malformed} of {lines} answered lines ({malformed / lines:.0%}) are not "
+                "head_relation_tail and count as nothing. Train longer, or set evaluation.constraint=triples."
+            )
+
+
+def _less_likely(report: Mapping[str, Any]) -> Iterator[str]:
+    """Values that are better when lower, and rose: in a table that looks like a gain."""
+    for task, facts in report["tasks"].items():
+        for value, moved in facts["value_differences"].items():
+            if "[" in value or not selection.lower_is_better(value) or moved["low"] <= 0:
+                continue
+            before, after = (facts["values"][system][value]["value"] for system in ("base", "tuned"))
+            yield (
+                f"{task}: {value} rose from {before:.3g} to {after:.3g}, and lower is better: the real replies became "
+                "less likely. Train fewer epochs, or choose the checkpoint by it (evaluation.choose_by)."
+            )
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[str]:
+    few = [f"{task} ({facts['groups']})" for task, facts in report["tasks"].items() if facts["groups"] < FEW_GROUPS]
+    if few:
+        yield (
+            f"Under {FEW_GROUPS} rows or documents, where a bootstrap interval is too narrow: {', '.join(few)}. Read "
+            "the p-value rather than the interval, and evaluate more rows (evaluation.test_rows, data.test)."
+        )
+    if report["split"] != "test":
+        yield (
+            f"The data set has no test rows: these are the {report['split']} rows. Set data.test to rows that nothing "
+            "was chosen on."
+        )
+
+
+def _by_task(rows: Answers) -> Iterator[tuple[str, Answers]]:
+    tasks: dict[str, list[Prediction]] = defaultdict(list)
+    for row in rows:
+        tasks[row.task].append(row)
+    yield from sorted(tasks.items())

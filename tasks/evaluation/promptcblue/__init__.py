@@ -1,0 +1,1 @@
+"""PromptCBLUE as its official scorer sees it: structure of answers, scores of structured answers, submission files."""
