@@ -8,6 +8,9 @@ python -m flows.bench models                        # conversion beside a copy, 
 python -m flows.bench methods                       # what each method costs, and that it learns
 python -m flows.bench train                         # tokens/s, MFU and memory beside the seeds' recipe and the Trainer
 python -m flows.bench memory                        # the planner's estimate beside the peak of real workers
+python -m flows.bench evaluate                      # generated rows/s beside one row at a time and model.generate
+python -m flows.bench score                         # seconds to score predictions and resample them
+python -m flows.bench statistics                    # coverage of intervals, and how often equal systems are told apart
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import cli, methods_bench, training_bench
+from flows import cli, evaluation_bench, methods_bench, training_bench
 from tasks.config import parse_section
 from tasks.data import benchmark
 from tasks.data.parts import resolve
@@ -27,6 +30,7 @@ from tasks.data.personal_data import quality
 from tasks.data.sources.auto import Config as AutoConfig
 from tasks.devices import resolve_device
 from tasks.errors import UserError
+from tasks.evaluation import scoring_benchmark, simulation
 from tasks.models import benchmark as models
 from tasks.schema import How, Section
 from tasks.training import memory_benchmark as memory
@@ -71,6 +75,23 @@ class MemoryBench(Output):
     points: int | None = How(None, ge=1, doc="The first so many of the grid's points; null: all.")
 
 
+class ScoreBench(Output):
+    """How much is scored."""
+
+    rows: int = How(100_000, ge=100, doc="Rows of each metric.")
+    resamples: int = How(1000, ge=100, doc="Resamples behind every interval.")
+    metrics: list[Literal[tuple(scoring_benchmark.METRICS)]] = How(  # type: ignore[valid-type]
+        list(scoring_benchmark.METRICS), doc="What to score."
+    )
+
+
+class StatisticsBench(Output):
+    """How often things are simulated."""
+
+    coverage_trials: int = How(simulation.COVERAGE_TRIALS, ge=10, doc="Data sets drawn to see what intervals hold.")
+    test_trials: int = How(simulation.TEST_TRIALS, ge=10, doc="Pairs of equal systems that are tested.")
+
+
 def data(config: DataBench) -> dict[str, Any]:
     results = []
     for rows in config.rows:
@@ -105,6 +126,14 @@ def memory_bench(config: MemoryBench) -> dict[str, Any]:
     return {"results": results, "difference": memory.summary(results)}
 
 
+def score_bench(config: ScoreBench) -> dict[str, Any]:
+    return {"results": scoring_benchmark.measure(config.rows, config.resamples, config.metrics)}
+
+
+def statistics_bench(config: StatisticsBench) -> dict[str, Any]:
+    return {"results": simulation.measure(config.coverage_trials, config.test_trials)}
+
+
 def _redaction_shown(result: dict[str, Any]) -> str:
     found = result["results"]
     if "texts" in found:
@@ -120,6 +149,9 @@ SUBJECTS: dict[str, tuple[Any, type[Section], Any]] = {
     "models": (models_bench, ModelsBench, lambda result: models.table(result["results"])),
     "methods": (methods_bench.methods_bench, methods_bench.MethodsBench, methods_bench.shown),
     "memory": (memory_bench, MemoryBench, lambda result: memory.table(result["results"])),
+    "evaluate": (evaluation_bench.evaluate_bench, evaluation_bench.EvaluateBench, evaluation_bench.shown),
+    "score": (score_bench, ScoreBench, lambda result: scoring_benchmark.table(result["results"])),
+    "statistics": (statistics_bench, StatisticsBench, lambda result: simulation.table(result["results"])),
     "train": (training_bench.train_bench, training_bench.TrainBench, training_bench.shown),
 }
 

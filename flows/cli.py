@@ -39,6 +39,7 @@ def main(
     folder: Path = CONF,
     verbatim: Sequence[str] = (),
     schema: Callable[[dict[str, Any]], Any] = parse,
+    configure: Callable[[str, Sequence[str]], Any] | None = None,
     show: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
     """Run a verb from ``sys.argv`` and exit with its code.
@@ -49,6 +50,7 @@ def main(
         folder: where primary configurations lie.
         verbatim: keys whose values are texts, never read as lists, numbers or sweeps.
         schema: turns the composed values into the verb's configuration.
+        configure: does both, from the configuration's name and the overrides, where a verb composes several.
         show: the text for people; the JSON is printed where there is none.
     """
     _log_to_stderr()
@@ -58,7 +60,7 @@ def main(
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         name, overrides = _arguments(sys.argv[1:], verb, default, folder)
-        config = schema(composed(name, overrides, folder, verbatim))
+        config = configure(name, overrides) if configure else schema(composed(name, overrides, folder, verbatim))
         result = run(config)
         if getattr(config, "output", "text") == "json":
             print(json.dumps(result, ensure_ascii=False), flush=True)
@@ -146,9 +148,8 @@ def _problem(override: Override, folder: Path) -> str | None:
         return None
     options = group_options(folder / key)
     if isinstance(value, list):
-        return (
-            f"{override.input_line}: a list would silently merge the options; choose one of {', '.join(options)}, "
-            "and start a run for each: they stand side by side in MLflow"
+        return f"{override.input_line}: a list would silently merge the options; choose one of {', '.join(options)}" + (
+            f"; for several: python -m flows.compare 'compare.methods={value}'" if key == "method" else ""
         )
     if value is not None and str(value) not in options:
         return f"{override.input_line}: unknown; {plugins.nearest(str(value), options)}"

@@ -9,7 +9,8 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from tasks import devices
@@ -30,10 +31,13 @@ class Execution:
         store: where artifacts are published.
         results: what each stage returned, by stage name, in order.
         seconds: how long each stage took in this execution.
+        metrics: numbers that its tracked run is closed with.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
+        self.metrics: dict[str, float] = {}
+        self._label = ""
         self.store = Store(config.paths.root)
         self.results: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
@@ -42,17 +46,44 @@ class Execution:
     def run(self, goal: Callable[[], T], *, name: str) -> T:
         """Run ``goal``, which calls :meth:`stage`, as one tracked execution."""
         self.tracker = _tracker(self.config, name)
+        with self._closing():
+            return _as_flow(goal, name) if self.config.orchestrator == "prefect" else goal()
+
+    @contextmanager
+    def below(self, config: PipelineConfig, name: str, *, unused: tuple[str, ...] = ()) -> Iterator[Execution]:
+        """An execution within this one: its own results, its own tracked run below this one's.
+
+        Args:
+            unused: sections of the configuration that play no part in it, which its run does not tell.
+        """
+        child = Execution(config)
+        child._label = f"{name} "
+        settings = {section: value for section, value in _settings(config).items() if section not in unused}
+        child.tracker = self.tracker.below(name, settings)
+        with child._closing():
+            yield child
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Close the tracked run with how the block ended."""
         started = time.monotonic()
         status = "FAILED"
         try:
-            result = _as_flow(goal, name) if self.config.orchestrator == "prefect" else goal()
+            yield
             status = "FINISHED"
-            return result
         except (KeyboardInterrupt, Stopped):
             status = "KILLED"
             raise
         finally:
-            self.tracker.finish(status, {"seconds": time.monotonic() - started})
+            self.tracker.finish(status, {"seconds": time.monotonic() - started, **self.metrics})
+
+    def publish_page(self, key: str, markdown: str) -> None:
+        """Show a text on the Prefect flow run's page, where there is one."""
+        if self.config.orchestrator == "prefect":
+            _prefect()
+            from prefect.artifacts import create_markdown_artifact
+
+            create_markdown_artifact(markdown, key=key)
 
     def stage(self, name: str, work: Callable[..., T], *inputs: Any, **options: Any) -> T:
         """Run one stage; ``store`` and ``on_metrics`` are added where the stage takes them."""
@@ -71,7 +102,9 @@ class Execution:
 
         started = time.monotonic()
         result = (
-            _as_task(tracked, name, self.config)(*inputs) if self.config.orchestrator == "prefect" else tracked(*inputs)
+            _as_task(tracked, self._label + name, self.config)(*inputs)
+            if self.config.orchestrator == "prefect"
+            else tracked(*inputs)
         )
         self.results[name] = result
         self.seconds[name] = round(time.monotonic() - started, 3)
@@ -89,14 +122,18 @@ def _tracker(config: PipelineConfig, name: str) -> Tracker:
         return NoTracker()
     from tasks.tracking.mlflow_tracker import MlflowTracker
 
-    settings = config.model_dump(mode="json") | {"versions": devices.versions()}
     return MlflowTracker(
         config.tracking,
         config.paths.root.resolve(),
         experiment=config.experiment,
         run_name=f"{name}-{config.method.name}-{config.model.name}",
-        settings=settings,
+        settings=_settings(config),
     )
+
+
+def _settings(config: PipelineConfig) -> dict[str, Any]:
+    """What a tracked run says of its settings."""
+    return config.model_dump(mode="json") | {"versions": devices.versions()}
 
 
 def _prefect() -> Any:

@@ -6,6 +6,7 @@ left alone for the rest of the execution, and the pipeline goes on. ``<root>/tra
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.artifacts import Artifact, Checkpoints, Dataset, EvalReport, Preview, ServableModel
+from tasks.artifacts import Artifact, Checkpoints, Dataset, EvalReport, MethodComparison, Preview, ServableModel
 from tasks.tracking import datasets
 from tasks.tracking.config import TrackingConfig
 
@@ -51,11 +52,7 @@ class MlflowTracker:
         self._experiment_id = ""
         self._run_id = ""
         self._journal = root / "tracking" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
-        self._settings = settings
-        if config.uri:
-            shown = {**settings.get("tracking", {}), "uri": _without_password(config.uri)}
-            self._settings = {**settings, "tracking": shown}
-        self._try("start", lambda: self._start(experiment, run_name))
+        self._try("start", lambda: self._start(experiment, run_name, settings))
 
     @property
     def how_to_open(self) -> str:
@@ -64,9 +61,15 @@ class MlflowTracker:
 
     # --- the pipeline's run -----------------------------------------------------------------------------------
 
-    def _start(self, experiment: str, run_name: str) -> None:
+    def below(self, name: str, settings: Mapping[str, Any]) -> MlflowTracker:
+        child = copy.copy(self)
+        child._run_id = ""
+        tags = {"weitiao.kind": "pipeline", "mlflow.parentRunId": self._run_id}
+        child._try("start", lambda: child._create(name, tags, settings))
+        return child
+
+    def _start(self, experiment: str, run_name: str, settings: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
-        from mlflow.entities import Param
 
         self._root.mkdir(parents=True, exist_ok=True)
         self._client = client = MlflowClient(tracking_uri=self._uri)
@@ -76,13 +79,20 @@ class MlflowTracker:
             self._experiment_id = client.create_experiment(experiment, artifact_location=location)
         else:
             self._experiment_id = found.experiment_id
-        tags = {"weitiao.kind": "pipeline", "weitiao.root": str(self._root), **_git_tags()}
-        run = client.create_run(self._experiment_id, run_name=run_name, tags=tags)
-        self._run_id = run.info.run_id
-        params = [Param(f"cfg.{k}", str(v)[:6000]) for k, v in _flat(self._settings)]
+        self._create(run_name, {"weitiao.kind": "pipeline", "weitiao.root": str(self._root), **_git_tags()}, settings)
+
+    def _create(self, run_name: str, tags: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+        """Open this tracker's run, with its settings as parameters."""
+        from mlflow.entities import Param
+
+        if self._config.uri:
+            shown = {**settings.get("tracking", {}), "uri": _without_password(self._config.uri)}
+            settings = {**settings, "tracking": shown}
+        self._run_id = self._client.create_run(self._experiment_id, run_name=run_name, tags=dict(tags)).info.run_id
+        params = [Param(f"cfg.{k}", str(v)[:6000]) for k, v in _flat(settings)]
         for start in range(0, len(params), _PARAMS_A_CALL):
-            client.log_batch(self._run_id, params=params[start : start + _PARAMS_A_CALL])
-        client.log_text(self._run_id, json.dumps(self._settings, ensure_ascii=False, indent=1), "config.json")
+            self._client.log_batch(self._run_id, params=params[start : start + _PARAMS_A_CALL])
+        self._client.log_text(self._run_id, json.dumps(settings, ensure_ascii=False, indent=1), "config.json")
 
     def finish(self, status: str, metrics: Mapping[str, float]) -> None:
         def close() -> None:
@@ -140,6 +150,8 @@ class MlflowTracker:
                 for file in sorted(artifact.path.glob(pattern)):
                     self._client.log_artifact(run_id, str(file))
             self._client.log_artifacts(run_id, str(artifact.path / "predictions"), "predictions")
+        if isinstance(artifact, MethodComparison):
+            self._client.log_artifacts(run_id, str(artifact.path), "comparison")
         if isinstance(artifact, Checkpoints):
             self._upload(run_id, artifact.checkpoint(artifact.steps[-1]), "adapter")
         if isinstance(artifact, ServableModel):

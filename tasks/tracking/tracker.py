@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tasks.artifacts import Artifact, ServableModel
 
@@ -26,6 +26,9 @@ class Tracker(Protocol):
     def stage(self, name: str) -> AbstractContextManager[Span]:
         """Open a stage's run below the pipeline's; it fails when the block raises."""
 
+    def below(self, name: str, settings: Mapping[str, Any]) -> Tracker:
+        """Open a run below this one, for an execution within this execution."""
+
     def register(self, model: ServableModel, name: str, alias: str, metrics: Mapping[str, float]) -> str | None:
         """Register a released model under an alias; returns its version, None when that did not work."""
 
@@ -45,6 +48,9 @@ class NoTracker:
     @contextmanager
     def stage(self, name: str) -> Iterator[NoTracker]:
         yield self
+
+    def below(self, name: str, settings: Mapping[str, Any]) -> NoTracker:
+        return self
 
     def curve(self, path: Path) -> None:
         return
