@@ -14,7 +14,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def run(comparison: Comparison) -> dict[str, Any]:
     """Train and evaluate what is missing, then compare; returns the JSON of ``output=json``."""
     execution = Execution(comparison.first)
-    made = execution.run(partial(_compare, execution, comparison), name="compare")
+    made = execution.run(lambda: _compare(execution, comparison), name="compare")
     return {**made.summary(), "mlflow": execution.tracker.how_to_open}
 
 

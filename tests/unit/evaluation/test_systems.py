@@ -57,7 +57,13 @@ def test_a_servers_replies_are_those_of_a_model_in_the_process_and_only_missing_
     engine = {"name": "vllm", "url": url, "concurrency": 2, "timeout_s": 60}
     result, found = answer(tmp_path / "served", rows, engine)
     assert found == expected
-    assert result == {"loaded": True, "merged": None, "generator": "vllm", "same_as_base": None}
+    assert result == {
+        "loaded": True,
+        "merged": None,
+        "generator": "vllm",
+        "same_as_base": None,
+        "peak_memory_bytes": None,
+    }
     file = tmp_path / "served/predictions/base.test.jsonl"
     kept = file.read_text(encoding="utf-8").splitlines(keepends=True)[:2]
     file.write_text("".join(kept), encoding="utf-8")
