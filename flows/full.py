@@ -96,7 +96,7 @@ class Pipeline:
     @cached_property
     def release(self) -> Release:
         c = self.config
-        asked, expected = question(self.report, self.dataset)
+        asked, expected = question(c.evaluation, self.report, self.dataset)
         return self._run(
             "deploy",
             deploy,

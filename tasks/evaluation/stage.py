@@ -89,23 +89,25 @@ def evaluate(
     )
 
 
-def question(report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...], str]:
+def question(config: EvaluationConfig, report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...], str]:
     """A test prompt for a new server, and the tuned model's evaluated reply to it, which the server must repeat.
 
-    A row whose prompt was not cut and whose reply was not empty is taken where there is one.
+    A row whose prompt was not cut and whose reply was not empty is taken where there is one. The reply is empty where
+    the evaluation did not reply as a server does: it drew tokens, held them to a grammar, or asked another program.
     """
     content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
     answered = {r.id: r for r in predictions.read(report.path / content["files"]["tuned"]) if not r.prompt_cut}
-    rows = [r for r in read_rows(dataset.rows_file(content["split"])) if r.id in answered and _plain(r)]
+    rows = [r for r in read_rows(dataset.rows_file(content["split"])) if r.id in answered and _askable(r)]
     if not rows:
         return (Message("user", "你好"),), ""
     chosen = next((row for row in rows if answered[row.id].prediction.strip()), rows[0])
-    return chosen.prompt, answered[chosen.id].prediction
+    alike = not config.sampling.temperature and config.constraint == "none" and config.engine == "transformers"
+    return chosen.prompt, answered[chosen.id].prediction if alike else ""
 
 
-def _plain(row: Row) -> bool:
-    """Whether a chat client can ask it: no tool results, no metadata."""
-    return all(m.role != "observation" and not m.metadata for m in row.prompt)
+def _askable(row: Row) -> bool:
+    """Whether a chat client can ask it, and was answered: no tool results, no metadata, not only its likelihood."""
+    return row.metric != "perplexity" and all(m.role != "observation" and not m.metadata for m in row.prompt)
 
 
 class _Evaluation:
