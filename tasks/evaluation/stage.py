@@ -89,10 +89,10 @@ def evaluate(
     )
 
 
-def question(config: EvaluationConfig, report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...], str]:
+def question(config: EvaluationConfig, report: EvalReport, dataset: Dataset) -> tuple[tuple[Message, ...], str | None]:
     """A test prompt for a new server, and the tuned model's evaluated reply to it, which the server must repeat.
 
-    A row whose prompt was not cut and whose reply was not empty is taken where there is one. The reply is empty where
+    A row whose prompt was not cut and whose reply was not empty is taken where there is one. The reply is None where
     the evaluation did not reply as a server does: it drew tokens, held them to a grammar, or asked another program.
     """
     content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def question(config: EvaluationConfig, report: EvalReport, dataset: Dataset) -> 
         return (Message("user", "你好"),), ""
     chosen = next((row for row in rows if answered[row.id].prediction.strip()), rows[0])
     alike = not config.sampling.temperature and config.constraint == "none" and config.engine == "transformers"
-    return chosen.prompt, answered[chosen.id].prediction if alike else ""
+    return chosen.prompt, answered[chosen.id].prediction if alike else None
 
 
 def _askable(row: Row) -> bool:
