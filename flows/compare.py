@@ -25,7 +25,7 @@ from tasks.artifacts import MethodComparison
 from tasks.config import PipelineConfig, parse, parse_section
 from tasks.errors import ConfigError, StageError, Stopped
 from tasks.evaluation.comparison_stage import compare_methods
-from tasks.evaluation.method_comparison import BASE, Run
+from tasks.evaluation.reporting.method_comparison import BASE, Run
 from tasks.schema import Field, Section
 
 log = logging.getLogger(__name__)

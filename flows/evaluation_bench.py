@@ -16,7 +16,8 @@ from tasks import devices
 from tasks.config import parse
 from tasks.conversation import read_rows, write_rows
 from tasks.errors import DataError
-from tasks.evaluation import generation_benchmark, predictions, scoring
+from tasks.evaluation import predictions, scoring
+from tasks.evaluation.answering import benchmark as generation_benchmark
 from tasks.launch import run_worker
 from tasks.schema import How, Section
 
@@ -49,7 +50,7 @@ def evaluate_bench(config: EvaluateBench) -> dict[str, Any]:
             {"name": "tuned", "path": str(made.checkpoint(made.steps[-1])), "base": str(pipeline.base.weights)}
         ]
         measured = run_worker(
-            "tasks.evaluation.generation_benchmark", folder, job, label="generation", device=job["device"]
+            "tasks.evaluation.answering.benchmark", folder, job, label="generation", device=job["device"]
         )
         answered = {name: predictions.read(folder / f"{name}.jsonl") for name in ("loop", measured["best"], "ours")}
     scores = {name: round(scoring.mean_score(rows), 6) for name, rows in answered.items()}

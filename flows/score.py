@@ -20,9 +20,10 @@ from flows import cli, score_text
 from tasks import plugins
 from tasks.config import parse_section
 from tasks.errors import ConfigError, DataError
-from tasks.evaluation import json_records, prediction_files, scoring, significance, structured_scoring
+from tasks.evaluation import scoring, significance
+from tasks.evaluation.files import json_records, prediction_files, structured_scoring
+from tasks.evaluation.files.prediction_files import Answers, Columns
 from tasks.evaluation.metric import Options, RowScores
-from tasks.evaluation.prediction_files import Answers, Columns
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.promptcblue import scores, submission, suite
 from tasks.evaluation.promptcblue.submission import Structured

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import MethodComparison
-from tasks.evaluation import method_comparison, method_comparison_text
 from tasks.evaluation.config import EvaluationConfig
-from tasks.evaluation.method_comparison import Run
 from tasks.evaluation.metric import Options
+from tasks.evaluation.reporting import method_comparison, method_comparison_text
+from tasks.evaluation.reporting.method_comparison import Run
 from tasks.store import Store
 
 REVISION = 1

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tasks.conversation import Row
-from tasks.evaluation.folding import fold
 from tasks.evaluation.metrics.generation import references
+from tasks.evaluation.overlap.folding import fold
 from tasks.evaluation.predictions import Prediction
 
 SHORTEST = 8  # characters

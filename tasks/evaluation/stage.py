@@ -13,19 +13,13 @@ from tasks import schema
 from tasks.artifacts import Answers, BaseModelArtifact, Checkpoints, Dataset, EvalReport
 from tasks.conversation import Message, Row, read_rows, write_rows
 from tasks.errors import ConfigError, DataError
-from tasks.evaluation import (
-    baselines,
-    copying,
-    predictions,
-    report,
-    report_text,
-    scoring,
-    selection,
-    structured_scoring,
-)
+from tasks.evaluation import baselines, copying, predictions, scoring, selection
 from tasks.evaluation.config import EvaluationConfig
+from tasks.evaluation.files import structured_scoring
 from tasks.evaluation.metric import Options
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import report
+from tasks.evaluation.reporting import text as report_text
 from tasks.files import sha256_file
 from tasks.launch import run_worker
 from tasks.store import Store

@@ -23,10 +23,11 @@ from typing import Any
 
 from tasks.conversation import Row, read_rows
 from tasks.errors import ConfigError, Stopped
-from tasks.evaluation import generation, likelihood, predictions
-from tasks.evaluation.generation import Unit
-from tasks.evaluation.likelihood import Likelihood
-from tasks.evaluation.systems import System, open_system
+from tasks.evaluation import predictions
+from tasks.evaluation.answering import generation, likelihood
+from tasks.evaluation.answering.generation import Unit
+from tasks.evaluation.answering.likelihood import Likelihood
+from tasks.evaluation.answering.systems import System, open_system
 from tasks.files import write_atomic
 from tasks.models.decoding import Reply
 from tasks.worker import Job, main, peak_memory_bytes, restart_peak_memory

@@ -20,10 +20,10 @@ from functools import partial
 
 import numpy as np
 
-from tasks.evaluation import rouge
 from tasks.evaluation.metric import Array, Options, RowScores, ratio
 from tasks.evaluation.metrics import generation
 from tasks.evaluation.metrics.perplexity import likelihood, perplexity
+from tasks.evaluation.overlap import rouge
 from tasks.evaluation.predictions import Prediction
 
 _LAST_TURN = 4

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.evaluation import ngrams, overlap, rouge
 from tasks.evaluation.metric import Array, Options, RowScores, ratio
+from tasks.evaluation.overlap import ngrams, rouge
+from tasks.evaluation.overlap import pairs as overlap
 from tasks.evaluation.predictions import Prediction
 
 

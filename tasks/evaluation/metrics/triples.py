@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.evaluation.folding import fold
 from tasks.evaluation.metric import Array, Options, RowScores, precision_recall_f1, ratio, set_f1
+from tasks.evaluation.overlap.folding import fold
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.triple_errors import KINDS, Triple, errors
 

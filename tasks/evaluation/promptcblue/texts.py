@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.evaluation import rouge
 from tasks.evaluation.metric import Array, RowScores, ratio
+from tasks.evaluation.overlap import rouge
 
 _EMPTY = ["无", "。"]
 _EPSILON = 1e-8

@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.artifacts import EvalReport
-from tasks.evaluation import gate, predictions, report
+from tasks.evaluation import gate, predictions
 from tasks.evaluation.config import GateConfig
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import report
 
 ON = GateConfig()
 

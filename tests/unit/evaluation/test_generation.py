@@ -16,8 +16,9 @@ from tiny_models import FAMILIES
 
 from tasks.conversation import Message, Row, write_rows
 from tasks.errors import ResourceError, Stopped
-from tasks.evaluation import generation, likelihood, predictions, worker
-from tasks.evaluation.generation import Unit
+from tasks.evaluation import predictions, worker
+from tasks.evaluation.answering import generation, likelihood
+from tasks.evaluation.answering.generation import Unit
 from tasks.evaluation.predictions import Prediction
 from tasks.models import decoding
 from tasks.models.decoding import Reply

@@ -14,9 +14,11 @@ import pytest
 
 from tasks import plugins
 from tasks.errors import DataError
-from tasks.evaluation import ngrams, overlap, rouge, scoring
+from tasks.evaluation import scoring
 from tasks.evaluation.metric import Options, RowScores
 from tasks.evaluation.metrics import chat, classification, generation, perplexity, triples
+from tasks.evaluation.overlap import ngrams, rouge
+from tasks.evaluation.overlap import pairs as overlap
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.triple_errors import errors
 

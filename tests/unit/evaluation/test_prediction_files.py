@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tasks.errors import ConfigError, DataError
-from tasks.evaluation import json_records, predictions
-from tasks.evaluation.prediction_files import Answers, Columns, read
+from tasks.evaluation import predictions
+from tasks.evaluation.files import json_records
+from tasks.evaluation.files.prediction_files import Answers, Columns, read
 from tasks.evaluation.predictions import Prediction
 
 TRIPLES = Columns(metric="triples")

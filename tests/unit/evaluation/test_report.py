@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tasks.artifacts import EvalReport
-from tasks.evaluation import report, report_text
 from tasks.evaluation.predictions import Prediction
-from tasks.evaluation.report_plots import Drawn
+from tasks.evaluation.reporting import report
+from tasks.evaluation.reporting import text as report_text
+from tasks.evaluation.reporting.plots import Drawn
 
 ONE = {"step": 7, "why": "the only candidate", "by": "score", "validation": []}
 

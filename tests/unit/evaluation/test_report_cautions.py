@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.evaluation import report
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import report
 
 PLACES = ("北京", "上海", "天津", "重庆")
 

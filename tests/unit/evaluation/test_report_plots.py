@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation import report, report_plots, report_text
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import plots as report_plots
+from tasks.evaluation.reporting import report
+from tasks.evaluation.reporting import text as report_text
 
 VALIDATION = [{"step": s, "score": 0.5, "low": 0.4, "high": 0.6} for s in (100, 200)]
 

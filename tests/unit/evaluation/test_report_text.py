@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation import report, report_tables, report_text, simulation
+from tasks.evaluation import simulation
 from tasks.evaluation.predictions import Prediction
-from tasks.evaluation.report_plots import Drawn
+from tasks.evaluation.reporting import report
+from tasks.evaluation.reporting import tables as report_tables
+from tasks.evaluation.reporting import text as report_text
+from tasks.evaluation.reporting.plots import Drawn
 
 POINTS = [
     {"step": 100, "score": 0.5, "low": 0.45, "high": 0.55},

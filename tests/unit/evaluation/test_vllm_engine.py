@@ -22,8 +22,8 @@ import torch
 
 from tasks.conversation import Message
 from tasks.errors import ConfigError, ResourceError, StageError
-from tasks.evaluation import vllm_engine
-from tasks.evaluation.vllm_engine import Server, prepare, replies, row_seed
+from tasks.evaluation.answering import vllm_engine
+from tasks.evaluation.answering.vllm_engine import Server, prepare, replies, row_seed
 from tasks.models import decoding, loading
 from tasks.models.embedded import FOLDER
 from tasks.models.loading import Loaded
@@ -105,7 +105,7 @@ def test_a_full_queue_is_waited_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(vllm_engine, "_WAITS_S", (0.05,) * 200)
-    caplog.set_level(logging.INFO, logger="tasks.evaluation.vllm_server")
+    caplog.set_level(logging.INFO, logger="tasks.evaluation.answering.vllm_server")
     ask(
         own_server[0], loaded, prompts, concurrency=len(prompts)
     )  # one is generated, three wait, the others are refused

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.evaluation import rouge
 from tasks.evaluation.metric import Array, ratio
+from tasks.evaluation.overlap import rouge
 
 BLEU_ORDERS = 4
 BLEU_COLUMNS = 2 * BLEU_ORDERS + 2

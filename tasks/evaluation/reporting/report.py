@@ -1,6 +1,6 @@
 """What an evaluation found: the numbers as JSON, and the sentences that they allow.
 
-Owns the content of report.json; report_text.py writes it for people, report_rows.py reads the answers one by one,
+Owns the content of report.json; text.py writes it for people, rows.py reads the answers one by one,
 cautions.py says what makes the numbers doubtful. ``systems`` are named base, tuned (the chosen checkpoint), and, where
 the task has them, majority and copy; every value is on the scale 0-1 unless its metric says otherwise, and every
 difference is tuned minus the other, paired over the rows.
@@ -15,9 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks.evaluation import cautions, report_rows, scoring, significance, simulation
+from tasks.evaluation import scoring, significance, simulation
 from tasks.evaluation.metric import Options
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import cautions
+from tasks.evaluation.reporting import rows as report_rows
 from tasks.evaluation.scoring import SystemScores
 from tasks.evaluation.significance import PairedTest
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.evaluation import value_names
 from tasks.evaluation.metrics.classification import OTHER
+from tasks.evaluation.reporting import value_names
 from tasks.evaluation.triple_errors import KINDS
 
 Rows = list[tuple[str, ...]]

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import EvalReport
-from tasks.evaluation import report_plots, report_tables, selection
-from tasks.evaluation.report_plots import Drawn
-from tasks.evaluation.report_tables import factor, shown, table, unit
+from tasks.evaluation import selection
+from tasks.evaluation.reporting import plots as report_plots
+from tasks.evaluation.reporting import tables as report_tables
+from tasks.evaluation.reporting.plots import Drawn
+from tasks.evaluation.reporting.tables import factor, shown, table, unit
 from tasks.files import write_atomic
 
 _SHOWN_CHARACTERS = 600

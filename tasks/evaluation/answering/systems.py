@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.conversation import Row
-from tasks.evaluation import generation
+from tasks.evaluation.answering import generation
 from tasks.models import decoding, families, sampling
 from tasks.models.decoding import Reply
 from tasks.models.families import Layout
@@ -118,7 +118,7 @@ class _Served:
     model = None
 
     def __init__(self, system: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        from tasks.evaluation import vllm_engine
+        from tasks.evaluation.answering import vllm_engine
 
         self._engine, self._values = vllm_engine, values
         self._server = vllm_engine.Server(**{k: v for k, v in _engine(values).items() if k != "name"})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.method_comparison import BASE
+from tasks.evaluation.reporting.method_comparison import BASE
 from tasks.files import write_atomic
 
 _MIB, _GIB = 1 << 20, 1 << 30

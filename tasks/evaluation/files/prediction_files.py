@@ -23,9 +23,10 @@ from typing import Any
 
 from tasks import plugins
 from tasks.errors import ConfigError, DataError
-from tasks.evaluation import json_records, pairing, scoring
-from tasks.evaluation.json_records import Records, shown
-from tasks.evaluation.pairing import Row
+from tasks.evaluation import scoring
+from tasks.evaluation.files import json_records, pairing
+from tasks.evaluation.files.json_records import Records, shown
+from tasks.evaluation.files.pairing import Row
 from tasks.evaluation.predictions import Prediction
 
 ANSWER = ("prediction", "predict", "gen_answer")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from tasks import parallel
-from tasks.evaluation import ngrams, rouge
 from tasks.evaluation.metric import Array
-from tasks.evaluation.ngrams import Unit
+from tasks.evaluation.overlap import ngrams, rouge
+from tasks.evaluation.overlap.ngrams import Unit
 
 #: A reply and its references, at least one (it may be empty).
 Pair = tuple[str, tuple[str, ...]]

@@ -1,7 +1,7 @@
 """Measures generation beside what it replaces: one row at a time, and transformers' ``generate`` in fixed batches.
 
 All recipes answer the same rows with the same loaded model, greedily, within one process; they take turns, so that what
-else a machine does falls on all of them. ``python -m tasks.evaluation.generation_benchmark FOLDER`` is that process.
+else a machine does falls on all of them. ``python -m tasks.evaluation.answering.benchmark FOLDER`` is that process.
 
 job.json: what tasks.evaluation.worker takes, with one system and one split; sizes (of the fixed batches), repeats.
 Leaves ``FOLDER/<recipe>.jsonl``, the predictions of the one-row loop, of the fastest batch size, and ours.
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.conversation import Row, read_rows
-from tasks.evaluation import generation, predictions
-from tasks.evaluation.systems import System, open_system
+from tasks.evaluation import predictions
+from tasks.evaluation.answering import generation
+from tasks.evaluation.answering.systems import System, open_system
 from tasks.models import decoding
 from tasks.models.decoding import Reply
 from tasks.worker import Job, main

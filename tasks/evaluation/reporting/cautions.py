@@ -13,7 +13,7 @@ from typing import Any
 from tasks.evaluation import copying, selection
 from tasks.evaluation.metrics import generation, triples
 from tasks.evaluation.predictions import Prediction
-from tasks.evaluation.report_tables import code
+from tasks.evaluation.reporting.tables import code
 
 #: Groups (documents, dialogues, or rows) under which a bootstrap interval is too narrow.
 FEW_GROUPS = 30

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import DataError
-from tasks.evaluation.json_records import Records, shown
+from tasks.evaluation.files.json_records import Records, shown
 
 Row = Mapping[str, Any]
 Name = tuple[Hashable, ...]

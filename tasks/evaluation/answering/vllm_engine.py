@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from tasks.errors import ConfigError, StageError
-from tasks.evaluation.vllm_server import API_KEY_ENV, Server, checked, listed, models, prepare, send
+from tasks.evaluation.answering.vllm_server import API_KEY_ENV, Server, checked, listed, models, prepare, send
 from tasks.models.decoding import Reply
 from tasks.models.sampling import Sampling
 

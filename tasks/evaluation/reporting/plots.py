@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.evaluation import selection, value_names
+from tasks.evaluation import selection
+from tasks.evaluation.reporting import value_names
 
 _BASE, _TUNED, _CUT = "#9aa5b1", "#2f6fb0", "#c8553d"
 #: Fonts with Chinese glyphs, as Linux distributions, Windows and macOS ship them; the first that is found is used.

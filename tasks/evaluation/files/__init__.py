@@ -1,0 +1,1 @@
+"""Predictions in files of this and other programs."""

@@ -1,0 +1,1 @@
+"""How much two texts share: words, n-grams, ROUGE, BLEU, chrF."""

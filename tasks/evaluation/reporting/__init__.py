@@ -1,0 +1,1 @@
+"""What an evaluation or a comparison found, as JSON, Markdown and pictures."""
