@@ -160,7 +160,7 @@ class Checkpoints(Artifact):
 
 
 class Answers(Artifact):
-    """The untuned base's replies to some rows, which all evaluations on them share: ``predictions.jsonl``.
+    """A model's replies to some rows, which every evaluation of it on them shares: ``predictions.jsonl``.
 
     Attributes:
         rows: how many.

@@ -52,8 +52,8 @@ class VllmConfig(Section):
     url: str = How("http://127.0.0.1:8000", doc="Its address; a key, if it wants one, is taken from the environment.")
     concurrency: int = How(32, ge=1, le=1024, doc="Requests under way at once.")
     timeout_s: float = How(600.0, gt=0, doc="Longest wait for one reply, s.")
-    base_served_as: str | None = How(None, doc="Name of the untuned base there; null: the base model's folder.")
-    tuned_served_as: str | None = How(
+    base_served_as: str | None = Field(None, doc="Name of the untuned base there; null: the base model's folder.")
+    tuned_served_as: str | None = Field(
         None, doc="Name of the tuned model there; null: the checkpoint's LoRA adapter is loaded into the server."
     )
 
@@ -98,7 +98,7 @@ class EvaluationConfig(Section):
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", doc="What generates: this project's worker, or a vLLM server that you started."
     )
-    vllm: VllmConfig = How(VllmConfig(), doc="Where that server is, and its names for the models.")
+    vllm: VllmConfig = Field(VllmConfig(), doc="Where that server is, and its names for the models.")
     gate: GateConfig = How(GateConfig(), doc="When a run is promoted.")
 
     def problems(self) -> Iterator[str]:

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from tasks.conversation import Row
 from tasks.errors import ConfigError
@@ -32,10 +33,15 @@ def rows(every: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
     return [every[i] for i in sorted(index for _, _, index in turns[:limit])]
 
 
-def candidates(steps: Sequence[int], wanted: str | int) -> list[int]:
-    """The checkpoints to consider, ascending: "all", "last", or the newest ``wanted``."""
+def candidates(steps: Sequence[int], wanted: str | int, best: int | None = None) -> list[int]:
+    """The checkpoints to consider, ascending: "all", "last", or the newest ``wanted`` and the ``best``.
+
+    Args:
+        best: the one with the lowest validation loss, which training keeps beside the newest; None: not known.
+    """
     count = {"all": len(steps), "last": 1}[wanted] if isinstance(wanted, str) else wanted
-    return sorted(steps)[-count:]
+    newest = sorted(steps)[-count:]
+    return sorted({*newest, best}) if best in steps and best is not None and count > 1 else newest
 
 
 def value(system: SystemScores, name: str) -> Sampled:
@@ -68,15 +74,19 @@ def lower_is_better(name: str) -> bool:
     return name.rpartition(".")[2].startswith(_LOWER_IS_BETTER)
 
 
-def check(name: str, rows: Sequence[Row], options: Options) -> None:
+def check(name: str, rows: Sequence[Row], options: Options, *, likelihoods: bool) -> None:
     """Refuse the name of a value that these rows' metrics do not have, before any model is asked.
+
+    Args:
+        likelihoods: whether the models' likelihoods will be known, and what follows from them.
 
     Raises:
         ConfigError: naming evaluation.choose_by.
     """
     if name == HEADLINE:
         return
-    stand_in = [replace(p, nll=1.0, nll_tokens=1, copied=False) for p in baselines.copy(rows)]
+    known: dict[str, Any] = {"nll": 1.0, "nll_tokens": 1} if likelihoods else {}
+    stand_in = [replace(p, copied=False, **known) for p in baselines.copy(rows)]
     try:
         value(scoring.sampled(stand_in, resamples=100, seed=0, options=options), name)
     except ConfigError as error:

@@ -15,7 +15,7 @@ from tasks.conversation import Message, Row, read_rows, write_rows
 from tasks.errors import ConfigError, DataError
 from tasks.evaluation import baselines, copying, predictions, scoring, selection
 from tasks.evaluation.config import EvaluationConfig
-from tasks.evaluation.files import structured_scoring
+from tasks.evaluation.files import replies
 from tasks.evaluation.metric import Options
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.reporting import report
@@ -25,10 +25,9 @@ from tasks.launch import run_worker
 from tasks.store import Store
 
 REVISION = 3
-#: Bumped when the worker's replies change, which are kept by themselves for the untuned base.
+#: Bumped when the worker's replies change, which are kept by themselves.
 ANSWERS_REVISION = 1
 _WORKER = "tasks.evaluation.worker"
-_ANSWERS = ("predictions.jsonl", "facts.json")
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def evaluate(
         EvalReport,
         name=f"{checkpoints.method}-{dataset.source}",
         revision=REVISION,
-        config={**schema.identity(config), **settings, "layout": base.layout},
+        config={**_identity(config), **settings, "layout": base.layout},
         inputs={
             "dataset": dataset.fingerprint,
             "base_model": base.fingerprint,
@@ -124,17 +123,18 @@ class _Evaluation:
     def work(self, folder: Path) -> Mapping[str, Any]:
         test = self._rows("test", self.config.test_rows)
         validation = self._rows("validation", self.config.validation_rows)
-        steps = selection.candidates(self.checkpoints.steps, self.config.checkpoints)
+        steps = selection.candidates(self.checkpoints.steps, self.config.checkpoints, self.checkpoints.best_step)
         split = "test"
         if not test:
-            # nothing is chosen on them then, so they still tell a fair score
+            # no checkpoint is chosen on them then, so that they still tell a fair score
             test, validation, split, steps = validation, [], "validation", steps[-1:]
         if not test:
             raise DataError("no row to evaluate: the data set's test and validation splits are empty; set data.test")
         if not validation:
             steps = steps[-1:]
         else:
-            selection.check(self.config.choose_by, validation, self.options)
+            likelihoods = self.config.engine != "vllm"
+            selection.check(self.config.choose_by, validation, self.options, likelihoods=likelihoods)
         chosen = self._answer_all(folder, split, test, validation, steps)
         tuned = _name(chosen["step"])
         worker = {"base": _worker_facts(folder, "base"), "tuned": _worker_facts(folder, tuned)}
@@ -150,6 +150,7 @@ class _Evaluation:
             **self.resampling,
         )
         content["worker"] = worker
+        content["base_parameters"] = self.base.parameters
         content["files"] = {"base": _file("base", split), "tuned": _file(tuned, split)}
         report_text.write(folder, content)
         return _facts(content)
@@ -168,18 +169,14 @@ class _Evaluation:
         rows = {split: _rows_file(folder, split, test)}
         if several:
             rows["validation"] = _rows_file(folder, "validation", validation)
-        shared = self._shared(rows[split])
-        systems = [] if self._take(shared, folder, split) else [self._base([split])]
-        systems += [self._checkpoint(step, ["validation" if several else split]) for step in steps]
-        self._answer(folder, systems, rows)
-        self._give(shared, folder, split)
+        candidates = [self._checkpoint(step, "validation" if several else split) for step in steps]
+        self._answer(folder, [self._base(split), *candidates], rows)
         if not several:
-            why = (
-                "the only candidate" if validation or split != "test" else "the last one: there are no validation rows"
-            )
+            only = len(self.checkpoints.steps) == 1 or self.config.checkpoints in ("last", 1)
+            why = "the only candidate" if only else "the last one: there are no rows to choose on"
             return {"step": steps[-1], "why": why, "by": self.config.choose_by, "validation": []}
         chosen = self._choose(folder, steps, len(validation))
-        self._answer(folder, [self._checkpoint(chosen["step"], [split])], rows)
+        self._answer(folder, [self._checkpoint(chosen["step"], split)], rows)
         return chosen
 
     def _choose(self, folder: Path, steps: Sequence[int], rows: int) -> dict[str, Any]:
@@ -210,74 +207,89 @@ class _Evaluation:
 
     def _marked(self, folder: Path, system: str, split: str) -> list[Prediction]:
         """A system's replies, those of free text marked where they are copies of training replies."""
-        replies = _read(folder, system, split)
-        free = [reply for reply in replies if reply.metric in ("chat", "generation")]
+        given = _read(folder, system, split)
+        free = [reply for reply in given if reply.metric in ("chat", "generation")]
         if not free:
-            return replies
+            return given
         marked = {reply.id: reply for reply in copying.mark(free, read_rows(self.dataset.rows_file("train")))}
-        return [marked.get(reply.id, reply) for reply in replies]
+        return [marked.get(reply.id, reply) for reply in given]
 
-    # --- the untuned base's replies, which every method on the same rows shares ---------------------------------
+    # --- replies, which are kept by themselves: other methods, and other settings of the report, take them ----------
 
-    def _shared(self, rows: Path) -> dict[str, Any]:
-        """The identity of the base's replies (arguments of ``Store.find`` and ``Store.publish``)."""
-        asked = {key: self.settings[key] for key in ("max_prompt_tokens", "max_reply_tokens", "dtype", "quantization")}
-        chosen = schema.identity(self.config)
-        kept = {key: chosen[key] for key in ("max_new_tokens", "sampling", "constraint", "engine")}
-        return {
-            "kind": Answers,
-            "name": f"base-{self.dataset.source}",
-            "revision": ANSWERS_REVISION,
-            "config": {**asked, **kept, "layout": self.base.layout},
-            "inputs": {"base_model": self.base.fingerprint, "rows": sha256_file(rows)},
-        }
-
-    def _take(self, shared: Mapping[str, Any], folder: Path, split: str) -> bool:
-        """Copy the base's replies into the folder where an earlier evaluation published them."""
-        found = self.store.find(**shared)
-        if found is None:
-            return False
-        log.info("evaluate: the base's replies are those of %s", found.path.name)
-        (folder / "predictions").mkdir(exist_ok=True)
-        for source, target in zip(_ANSWERS, _files("base", split), strict=True):
-            shutil.copyfile(found.path / source, folder / target)
-        return True
-
-    def _give(self, shared: Mapping[str, Any], folder: Path, split: str) -> None:
-        def work(target: Path) -> Mapping[str, Any]:
-            for source, name in zip(_files("base", split), _ANSWERS, strict=True):
-                shutil.copyfile(folder / source, target / name)
-            return {"rows": len(_read(folder, "base", split))}
-
-        self.store.publish(**shared, work=work)
-
-    # --- workers -----------------------------------------------------------------------------------------------
-
-    def _base(self, splits: Sequence[str]) -> dict[str, Any]:
+    def _base(self, split: str) -> dict[str, Any]:
+        """The untuned base, as the worker's job has it, asked for one split."""
         return {
             "name": "base",
             "path": str(self.base.weights),
             "base": None,
             "layout": self.base.layout,
-            "splits": list(splits),
+            "splits": [split],
             "served_as": self.config.vllm.base_served_as or str(self.base.weights),
         }
 
-    def _checkpoint(self, step: int, splits: Sequence[str]) -> dict[str, Any]:
+    def _checkpoint(self, step: int, split: str) -> dict[str, Any]:
         return {
             "name": _name(step),
             "path": str(self.checkpoints.checkpoint(step)),
             "base": str(self.base.weights),
-            "splits": list(splits),
+            "splits": [split],
             "served_as": self.config.vllm.tuned_served_as,
             "base_served_as": self.config.vllm.base_served_as,
         }
 
-    def _answer(self, folder: Path, systems: list[dict[str, Any]], rows: Mapping[str, Path]) -> None:
+    def _answer(self, folder: Path, systems: Sequence[dict[str, Any]], rows: Mapping[str, Path]) -> None:
+        """The systems' replies to their splits: those that were published are copied, a worker makes the others."""
+        kept = {system["name"]: self._kept(system, rows) for system in systems}
+        missing = [s for s in systems if not self._take(folder, s, kept[s["name"]])]
+        if missing:
+            self._run_worker(folder, missing, rows)
+        for system in missing:
+            self._give(folder, system, kept[system["name"]])
+
+    def _kept(self, system: Mapping[str, Any], rows: Mapping[str, Path]) -> dict[str, Any]:
+        """The identity of a system's replies (arguments of ``Store.find`` and ``Store.publish``)."""
+        chosen = _identity(self.config)
+        settings = ("max_prompt_tokens", "max_reply_tokens", "dtype", "quantization")
+        trained = {} if system["base"] is None else {"checkpoints": self.checkpoints.fingerprint}
+        who = "base" if system["base"] is None else f"{self.checkpoints.method}-{system['name']}"
+        (split,) = system["splits"]
+        return {
+            "kind": Answers,
+            "name": f"{who}-{self.dataset.source}",
+            "revision": ANSWERS_REVISION,
+            "config": {
+                **{key: self.settings[key] for key in settings},
+                **{key: chosen[key] for key in ("max_new_tokens", "sampling", "constraint", "engine", "vllm")},
+                "layout": self.base.layout,
+                "system": system["name"],
+            },
+            "inputs": {"base_model": self.base.fingerprint, "rows": sha256_file(rows[split]), **trained},
+        }
+
+    def _take(self, folder: Path, system: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+        found = self.store.find(**kept)
+        if found is None:
+            return False
+        log.info("evaluate: the replies of %s are those of %s", system["name"], found.path.name)
+        (folder / "predictions").mkdir(exist_ok=True)
+        for source, target in _kept_files(system):
+            shutil.copyfile(found.path / source, folder / target)
+        return True
+
+    def _give(self, folder: Path, system: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+        def work(target: Path) -> Mapping[str, Any]:
+            for name, source in _kept_files(system):
+                shutil.copyfile(folder / source, target / name)
+            return {"rows": len(predictions.read(target / "predictions.jsonl"))}
+
+        self.store.publish(**kept, work=work)
+
+    def _run_worker(self, folder: Path, systems: Sequence[dict[str, Any]], rows: Mapping[str, Path]) -> None:
         config = self.config
+        splits = {split: str(rows[split]) for system in systems for split in system["splits"]}
         job = {
-            "systems": systems,
-            "rows": {split: str(path) for split, path in rows.items()},
+            "systems": list(systems),
+            "rows": splits,
             "max_new_tokens": config.max_new_tokens,
             "batch_tokens": config.batch_tokens,
             "sampling": config.sampling.model_dump() if config.sampling.temperature else None,
@@ -285,8 +297,15 @@ class _Evaluation:
             "engine": {"name": config.engine, **config.vllm.model_dump(include={"url", "concurrency", "timeout_s"})},
             **self.settings,
         }
-        splits = sorted({split for system in systems for split in system["splits"]})
-        run_worker(_WORKER, folder, job, label=f"evaluate {' and '.join(splits)}", device=self.settings["device"])
+        label = f"evaluate {' and '.join(sorted(splits))}"
+        run_worker(_WORKER, folder, job, label=label, device=self.settings["device"])
+
+
+def _identity(config: EvaluationConfig) -> dict[str, Any]:
+    """The settings that decide the result; those that are without effect beside others are left out."""
+    value = schema.identity(config)
+    unused = {"sampling": not config.sampling.temperature, "vllm": config.engine != "vllm"}
+    return {key: None if unused.get(key) else setting for key, setting in value.items()}
 
 
 def _rows_file(folder: Path, split: str, rows: Sequence[Row]) -> Path:
@@ -304,9 +323,11 @@ def _file(system: str, split: str) -> str:
     return f"predictions/{system}.{split}.jsonl"
 
 
-def _files(system: str, split: str) -> tuple[str, str]:
-    """A system's replies, and what the worker noted of it; in the order of ``_ANSWERS``."""
-    return _file(system, split), f"predictions/{system}.facts.json"
+def _kept_files(system: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name among kept replies, place in an evaluation's folder); replies last: they are whole only with the facts."""
+    (split,) = system["splits"]
+    name = system["name"]
+    return [("facts.json", f"predictions/{name}.facts.json"), ("predictions.jsonl", _file(name, split))]
 
 
 def _worker_facts(folder: Path, system: str) -> dict[str, Any]:
@@ -314,8 +335,7 @@ def _worker_facts(folder: Path, system: str) -> dict[str, Any]:
 
 
 def _read(folder: Path, system: str, split: str) -> list[Prediction]:
-    """A system's replies; PromptCBLUE's are read by the rules of the edition that their tasks are of."""
-    return structured_scoring.with_dialect(predictions.read(folder / _file(system, split)), None)
+    return replies.read(folder / _file(system, split))
 
 
 def _check_ids(split: str, rows: Iterable[Row]) -> None:

@@ -105,6 +105,35 @@ def test_stage_is_reused_and_the_gate_and_batching_do_not_change_it(
     assert again.reused and again.fingerprint == first.fingerprint
 
 
+def test_another_setting_of_the_report_asks_no_model_again(tiny: Path, dataset_folder: Path, store: Store) -> None:
+    first = run(tiny, dataset_folder, store)
+    again = run(tiny, dataset_folder, store, CONFIG.model_copy(update={"worst_rows": 1, "choose_by": "triples.f1"}))
+    assert again.fingerprint != first.fingerprint
+    assert not (again.path / "worker.log").exists()  # no process was started
+    for file in ("base.test.jsonl", "base.facts.json", "step-000002.validation.jsonl"):
+        assert (again.path / "predictions" / file).read_bytes() == (first.path / "predictions" / file).read_bytes()
+
+
+def test_replies_that_a_kill_left_are_completed_and_then_shared(
+    tiny: Path, dataset_folder: Path, store: Store, tmp_path: Path
+) -> None:
+    whole = run(tiny, dataset_folder, store)
+    other = Store(tmp_path / "runs")
+    partial = other.root / "evaluate" / f"{whole.path.name}.partial"
+    (partial / "predictions").mkdir(parents=True)
+    lines = (whole.path / "predictions/base.test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (partial / "predictions/base.test.jsonl").write_text("".join(lines[:5]) + lines[5][:20], encoding="utf-8")
+    made = run(tiny, dataset_folder, other)
+    assert made.fingerprint == whole.fingerprint
+    kept = [
+        predictions.read(s.root / f"evaluate/{whole.path.name}/predictions/base.test.jsonl") for s in (store, other)
+    ]
+    first, second = ({p.id: p.prediction for p in side} for side in kept)
+    assert first == second
+    shared = [p for p in (other.root / "answers").iterdir() if p.name.startswith("base-")]
+    assert [len(predictions.read(p / "predictions.jsonl")) for p in shared] == [18]
+
+
 def test_prompts_and_replies_must_fit_the_context(tiny: Path, dataset_folder: Path, store: Store) -> None:
     with pytest.raises(
         ConfigError, match=r"max_new_tokens=6 \+ tokenization.max_prompt_tokens=64 = 70 is more than .* 60"

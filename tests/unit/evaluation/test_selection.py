@@ -45,9 +45,13 @@ def test_an_unknown_name_is_refused_with_what_there_is() -> None:
 
 def test_the_choosing_value_is_checked_before_any_model_answers() -> None:
     rows = [Row("1", (Message("user", "文"), Message("assistant", "甲_乙_丙")), "triples", "triples")]
-    selection.check("f1_normalised", rows, Options())
+    selection.check("f1_normalised", rows, Options(), likelihoods=True)
     with pytest.raises(ConfigError, match=r"evaluation\.choose_by='rouge_l'"):
-        selection.check("rouge_l", rows, Options())
+        selection.check("rouge_l", rows, Options(), likelihoods=True)
+    chat = [Row("1", (Message("user", "文"), Message("assistant", "好")), "chat", "chat")]
+    selection.check("perplexity", chat, Options(), likelihoods=True)
+    with pytest.raises(ConfigError, match=r"evaluation\.choose_by='perplexity'"):
+        selection.check("perplexity", chat, Options(), likelihoods=False)
 
 
 def test_perplexities_alone_are_better_when_lower() -> None:
@@ -55,3 +59,21 @@ def test_perplexities_alone_are_better_when_lower() -> None:
         "chat.perplexity",
         "perplexity[turn 1]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "best", "expected"),
+    [
+        (2, 100, [100, 400, 500]),  # training kept it on purpose
+        (2, 400, [400, 500]),
+        (2, 300, [400, 500]),  # it is not there any more
+        (2, None, [400, 500]),
+        ("last", 100, [500]),
+        (1, 100, [500]),
+        ("all", 100, [100, 400, 500]),
+    ],
+)
+def test_candidates_are_the_newest_and_the_one_with_the_lowest_validation_loss(
+    wanted: int | str, best: int | None, expected: list[int]
+) -> None:
+    assert selection.candidates([100, 400, 500], wanted, best) == expected
