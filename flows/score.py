@@ -203,7 +203,12 @@ def _against(systems: list[SystemScores], config: Score) -> dict[str, Any]:
         **_scores(systems[1]),
         "test": overall.to_json() | {"verdict": overall.verdict()},
         "tests": {
-            name: t.to_json() | {"p_adjusted": adjusted[name], "verdict": t.verdict(adjusted_p=adjusted[name])}
+            name: {
+                **t.to_json(),
+                "p_adjusted": adjusted[name],
+                "detectable": t.detectable_at(family=len(names)),
+                "verdict": t.verdict(adjusted_p=adjusted[name]),
+            }
             for name, t in tests.items()
         },
         "conclusion": significance.conclusion(overall, str(config.predictions), str(config.against)),

@@ -3,7 +3,8 @@
 The rule, in words that the reason repeats: a model is refused when it is below one of ``evaluation.gate.floors``, and
 when it is worse beyond noise than the champion, or than the untuned base where no champion can be compared. Worse
 beyond noise means that the one-sided p-value of the paired permutation test is below ``evaluation.gate.level``: so
-often, at most, is a model refused that is as good as the champion.
+often, at most, is a model refused that is as good as the champion. With too few rows no p-value is so small; then the
+model passes, and the reason says that the gate could not have refused it.
 
 A floor for a value that the report does not hold refuses the model too and says which values it holds: the gate comes
 after hours of training, where a misspelt name is no reason to crash, and none to let a model pass unchecked.
@@ -19,9 +20,10 @@ from typing import Any
 
 from tasks import plugins
 from tasks.artifacts import EvalReport
-from tasks.evaluation import predictions, scoring, significance
+from tasks.evaluation import scoring, significance
 from tasks.evaluation.comparison import Interval
 from tasks.evaluation.config import GateConfig
+from tasks.evaluation.files import replies
 from tasks.evaluation.metric import Options
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.significance import PairedTest
@@ -62,15 +64,22 @@ def decide(report: EvalReport, champion: Path | None, config: GateConfig) -> Dec
     if missed:
         return Decision(False, "; ".join(missed), "nothing", None)
     against, note, rows = _opponent(report.path, champion)
-    test = _test(content, predictions.read(report.path / content["files"]["tuned"]), rows, config)
+    test = _test(content, _read(report.path, "tuned"), rows, config)
     promoted = not test.p_worse < config.level
     other = "the champion" if against == "champion" else "the untuned base"
-    reason = note + (_passed(test, other) if promoted else _refused(test, other, config.level))
+    reason = note + (_passed(test, other, config.level) if promoted else _refused(test, other, config.level))
     return Decision(promoted, reason, against, test.difference, test.p_worse, config.level)
 
 
-def _passed(test: PairedTest, other: str) -> str:
-    return f"not worse beyond noise: {significance.conclusion(test, 'the tuned model', other)}"
+def _passed(test: PairedTest, other: str, level: float) -> str:
+    found = significance.conclusion(test, "the tuned model", other)
+    least = test.least_p(sides=1)
+    if least < level:
+        return f"not worse beyond noise: {found}"
+    return (
+        f"the gate could refuse no model: the least one-sided p of {test.too_few}, {least:.2g}, is not below "
+        f"evaluation.gate.level={level:g}; {found}"
+    )
 
 
 def _refused(test: PairedTest, other: str, level: float) -> str:
@@ -129,7 +138,7 @@ def _content(evaluation: Path) -> dict[str, Any]:
 
 
 def _read(evaluation: Path, system: str) -> list[Prediction]:
-    return predictions.read(evaluation / _content(evaluation)["files"][system])
+    return replies.read(evaluation / _content(evaluation)["files"][system])
 
 
 def _question(row: Prediction) -> tuple[str, ...]:

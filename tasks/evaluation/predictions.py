@@ -15,6 +15,9 @@ from typing import Any
 
 from tasks.conversation import Row
 
+#: Metrics that look at how likely the reference is; their rows are not replied to.
+NO_REPLY = ("perplexity",)
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -7,43 +7,37 @@ becomes as large as the one seen. The paired BCa bootstrap interval shows the *s
 nothing; near the level the two may disagree.
 
 Methods with several training seeds are compared by their seeds' means, a group's answers of all seeds swapped together.
-The rows decide such a test, not the seeds: it says whether *these* trained models differ. A winner between two methods
-is therefore named only where, besides, every seed of one lies above every seed of the other.
+The rows decide such a test, not the seeds: it says whether *these* trained models differ. A winner among them is named
+only where, besides, every seed of one lies above every seed of the other. Few seeds do so by chance (2 against 2 of
+equal methods in one case of 3), so a sentence speaks of the *methods* only where that chance is below the level too.
 
-Source: Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), chapter 3; Phipson and Smyth (2010) for
-the +1 of random permutations; Holm (1979).
-g: groups, k: statistics, p: permutations, s: seeds.
+Source: Holm (1979); the chance of seeds apart is that of the exact rank-sum test, or of the sign test.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from tasks.errors import DataError
-from tasks.evaluation import comparison, scoring
+from tasks.evaluation import comparison, permutation, scoring
 from tasks.evaluation.comparison import Interval
-from tasks.evaluation.metric import Array
+from tasks.evaluation.permutation import Swaps
 from tasks.evaluation.scoring import SystemScores, TaskScores
 
 Verdict = Literal["better", "worse", "not separable"]
 Systems = SystemScores | Sequence[SystemScores]
 
 LEVEL = 0.05
-#: With so many groups or fewer every permutation is looked at: 2^12 = 4,096 of them.
-_EXACT_GROUPS = 12
-_CHUNK_CELLS = 1 << 22  # swaps held at a time: 32 MiB of float64
-#: Differences within it are equal: sums are added in another order than the observed ones.
-_TIE = 1e-10
-#: (z of 97.5 %) + (z of 80 %): standard errors that a difference needs to be found in 80 % of tests at the 5 % level.
-_POWER = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.80)
+_POWER = 0.80
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -52,12 +46,12 @@ class PairedTest:
 
     Attributes:
         difference: of the score (mean over seeds), with its paired 95 % BCa bootstrap interval.
-        p_value: two-sided, of the permutation test; the smallest possible is 2 / 2^g, or 1 / (p + 1).
+        p_value: two-sided, of the permutation test.
         p_worse, p_better: one-sided: small where a is worse, better.
         rows, groups: what was resampled and swapped are groups; rows without one count by themselves.
-        detectable: the smallest true difference that as many groups show in 80 % of tests, two-sided at the 5 % level:
-            2.80 standard errors of the paired difference. About: it rests on the spread of these two systems.
-        seeds: how many of a, of b.
+        standard_error: of the difference, over groups.
+        permutations: random ones, where there are too many to look at all.
+        seeds: how many training seeds of a, of b; 0: one given system, which no other seed would change.
         apart: every seed of one lies above every seed of the other; always true of single systems that differ.
     """
 
@@ -67,12 +61,15 @@ class PairedTest:
     p_better: float
     rows: int
     groups: int
-    detectable: float
-    seeds: tuple[int, int] = (1, 1)
+    standard_error: float
+    permutations: int
+    seeds: tuple[int, int] = (0, 0)
     apart: bool = True
 
     def verdict(self, level: float = LEVEL, adjusted_p: float | None = None) -> Verdict:
         """A word other than "not separable" only where p is below ``level`` and no seeds overlap.
+
+        The word is about these systems; whether it is about methods too, says ``about_methods``.
 
         Args:
             adjusted_p: the p-value after ``holm``, where this is one of several tests.
@@ -81,10 +78,46 @@ class PairedTest:
             return "not separable"
         return "better" if self.difference.value > 0 else "worse"
 
+    def least_p(self, sides: Literal[1, 2] = 2) -> float:
+        """The smallest p-value that so many groups, or so few random permutations, can give."""
+        return sides / 2**self.groups if self.groups <= permutation.EXACT_GROUPS else 1 / (self.permutations + 1)
+
+    def detectable_at(self, level: float = LEVEL, family: int = 1) -> float | None:
+        """The smallest true difference that as many groups show in 80 % of tests; about: it rests on this spread.
+
+        So many standard errors as the quantiles of 1 - ``level`` / (2 ``family``) and of 80 % make: 2.80 of one test at
+        5 %, 3.78 of one among 15. Holm's correction asks for less where others of the family are found.
+
+        Returns:
+            None where no difference can be shown (``least_p``), or where these systems show no spread to go by.
+        """
+        if family * self.least_p() >= level or self.standard_error < permutation.TIE:
+            return None
+        return (_NORMAL.inv_cdf(1 - level / (2 * family)) + _NORMAL.inv_cdf(_POWER)) * self.standard_error
+
+    @property
+    def detectable(self) -> float | None:
+        """``detectable_at`` the 5 % level, of a test by itself."""
+        return self.detectable_at()
+
+    def about_methods(self, level: float = LEVEL, family: int = 1) -> bool:
+        """Whether the seeds are enough, as one of ``family`` tests, to speak of the methods where they lie apart."""
+        return self.apart and any(self.seeds) and family * seeds_apart_chance(*self.seeds) < level
+
+    @property
+    def unit(self) -> str:
+        return "rows" if self.groups == self.rows else "documents"
+
     @property
     def size(self) -> str:
         """n in words: rows, or documents where a group holds several rows."""
         return f"n={self.rows}" if self.groups == self.rows else f"n={self.groups} documents ({self.rows} rows)"
+
+    @property
+    def too_few(self) -> str:
+        """What keeps the p-value from becoming smaller."""
+        exact = self.groups <= permutation.EXACT_GROUPS
+        return f"so few {self.unit}" if exact else f"{self.permutations} random permutations"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -92,8 +125,10 @@ class PairedTest:
             "p_value": self.p_value,
             "p_worse": self.p_worse,
             "p_better": self.p_better,
+            "least_p": self.least_p(),
             "rows": self.rows,
             "groups": self.groups,
+            "standard_error": self.standard_error,
             "detectable": self.detectable,
             "seeds": list(self.seeds),
             "apart": self.apart,
@@ -107,8 +142,8 @@ def paired_test(a: Systems, b: Systems, *, permutations: int, seed: int, task: s
     random ones are drawn. A group that occurs in several tasks is swapped in all of them together.
 
     Args:
-        a, b: systems sampled (``scoring.sampled``) over the same rows with the same seed of resampling; several are
-            the training seeds of one method. Seeds pair up in their order; fewer ones are used again in turn.
+        a, b: systems sampled (``scoring.sampled``) over the same rows with the same seed of resampling; a sequence is
+            one method's training seeds, be it a single one. They pair up in their order; fewer are used again in turn.
 
     Raises:
         DataError: the systems were not scored on the same rows.
@@ -120,8 +155,8 @@ def paired_test(a: Systems, b: Systems, *, permutations: int, seed: int, task: s
     codes = _groups([aligned[0].tasks[name] for name in tasks])
     groups = 1 + max(int(c.max()) for c in codes)
     pairs = _pairs(aligned[: len(first)], aligned[len(first) :])
-    swaps = [_Swaps([(x.tasks[t], y.tasks[t]) for x, y in pairs], c, groups) for t, c in zip(tasks, codes, strict=True)]
-    p_worse, p_better, p_value = _p_values(swaps, permutations=permutations, seed=seed)
+    swaps = [Swaps([(x.tasks[t], y.tasks[t]) for x, y in pairs], c, groups) for t, c in zip(tasks, codes, strict=True)]
+    p_worse, p_better, p_value = permutation.p_values(swaps, permutations=permutations, seed=seed)
     scores = [[s.headline if task is None else s.primary(task) for s in side] for side in sides]
     difference = comparison.mean_of_same_rows(scores[0]) - comparison.mean_of_same_rows(scores[1])
     low, high = ([f(s.value for s in side) for side in scores] for f in (min, max))
@@ -132,8 +167,9 @@ def paired_test(a: Systems, b: Systems, *, permutations: int, seed: int, task: s
         p_better=p_better,
         rows=sum(len(c) for c in codes),
         groups=groups,
-        detectable=_POWER * float(np.std(difference.draws, ddof=1)),
-        seeds=(len(first), len(second)),
+        standard_error=float(np.std(difference.draws, ddof=1)),
+        permutations=permutations,
+        seeds=(_seeds(a), _seeds(b)),
         apart=low[0] > high[1] or low[1] > high[0],
     )
 
@@ -147,31 +183,83 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def conclusion(test: PairedTest, this: str, other: str, level: float = LEVEL, adjusted_p: float | None = None) -> str:
-    """What the test of ``this`` (a) against ``other`` (b) allows to say; names a winner only where it found one."""
-    low, high = test.difference.low, test.difference.high
-    p = test.p_value if adjusted_p is None else adjusted_p
-    shown = f"{test.difference.value:+.3f} [{low:+.3f}, {high:+.3f}], {shown_p(p)}"
-    if adjusted_p is not None:
-        shown += " adjusted for several tests"
-    match test.verdict(level, adjusted_p):
-        case "not separable" if test.difference.value == low == high == 0 and test.p_value == 1:
-            return f"{this} and {other} score the same on every one of {test.rows} rows."
-        case "not separable" if p < level:
-            return (
-                f"the seeds of {this} and of {other} overlap, so no method is named: {shown}, {test.size}, tells these "
-                f"trained models apart, but not what other seeds would give."
-            )
-        case "not separable":
-            overlap = "" if test.apart or test.seeds == (1, 1) else ", and their seeds overlap"
-            unit = "rows" if test.groups == test.rows else "documents"
-            return (
-                f"{test.size} cannot separate {this} from {other}: {shown}{overlap}; "
-                f"the smallest difference that so many {unit} can show is about {test.detectable:.2g}."
-            )
-        case word:
-            seeds = "" if test.seeds == (1, 1) else f", every seed ({test.seeds[0]} against {test.seeds[1]})"
-            return f"{this} is {word} than {other}: {shown}, {test.size}{seeds}."
+def seeds_apart_chance(a: int, b: int) -> float:
+    """How often all of one side's seeds lie above all of the other's, where the methods are equal.
+
+    Of seeds against seeds every order is as likely then: 2 / C(a + b, a). Against a given system (0 seeds) each seed is
+    as likely above as below it: 2 / 2^n.
+    """
+    return 2 / (math.comb(a + b, a) if a and b else 2 ** (a + b))
+
+
+def seeds_for_methods(given: bool, level: float = LEVEL, family: int = 1) -> int:
+    """How many seeds of each method a claim about methods takes at least; of one, against a ``given`` system."""
+    return next(n for n in itertools.count(1) if family * seeds_apart_chance(n, 0 if given else n) < level)
+
+
+def conclusion(
+    test: PairedTest, this: str, other: str, level: float = LEVEL, adjusted_p: float | None = None, family: int = 1
+) -> str:
+    """What the test of ``this`` (a) against ``other`` (b) allows to say; names a winner only where it found one.
+
+    Args:
+        adjusted_p: the p-value after ``holm``, where this is one of ``family`` tests.
+    """
+    d, p = test.difference, test.p_value if adjusted_p is None else adjusted_p
+    shown = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], {shown_p(p)}"
+    if family > 1:
+        shown += f" adjusted for {family} tests"
+    if test.verdict(level, adjusted_p) != "not separable":
+        return _found(test, this, other, f"{shown}, {test.size}", level, family)
+    if d.value == d.low == d.high == 0 and test.p_value == 1:
+        return f"{this} and {other} score the same on every one of {test.groups} {test.unit}."
+    if p < level:
+        return (
+            f"{_overlap(test, this, other)}, so no method is named: {shown}, {test.size}, tells these trained models "
+            f"apart, but not what other seeds would give."
+        )
+    overlap = "" if test.apart else f", and {_overlap(test, this, other)}"
+    return f"{test.size} cannot separate {this} from {other}: {shown}{overlap}{_reach(test, level, family)}."
+
+
+def _found(test: PairedTest, this: str, other: str, shown: str, level: float, family: int) -> str:
+    """A winner, of methods where the seeds are enough, else of these trained models."""
+    word = "better" if test.difference.value > 0 else "worse"
+    if not any(test.seeds):
+        return f"{this} is {word} than {other}: {shown}."
+    counts = " against ".join(str(count) for count in test.seeds if count)
+    if test.about_methods(level, family):
+        chance = f"{seeds_apart_chance(*test.seeds):.2g}"
+        return f"{this} is {word} than {other}: {shown}; all seeds agree ({counts}; by chance in {chance} of cases)."
+    given, (first, second) = not all(test.seeds), test.seeds
+    needed = seeds_for_methods(given, level, family)
+    claim = f"the method takes {needed}" if given else f"the methods takes {needed} against {needed}"
+    return (
+        f"{_models(this, first)} {'are' if first > 1 else 'is'} {word} than {_models(other, second)}: {shown}; "
+        f"all seeds agree ({counts}), but a claim about {claim}."
+    )
+
+
+def _models(name: str, seeds: int) -> str:
+    return f"{'these trained models' if seeds > 1 else 'this trained model'} of {name}" if seeds else name
+
+
+def _overlap(test: PairedTest, this: str, other: str) -> str:
+    if all(test.seeds):
+        return f"the seeds of {this} and of {other} overlap"
+    method, given = (this, other) if test.seeds[0] else (other, this)
+    return f"the seeds of {method} do not lie on one side of {given}"
+
+
+def _reach(test: PairedTest, level: float, family: int) -> str:
+    """The smallest difference that could be shown, or that none could."""
+    smallest = test.detectable_at(level, family)
+    if smallest is not None:
+        return f"; the smallest difference that so many {test.unit} can show is about {smallest:.2g}"
+    if family * test.least_p() < level:
+        return ""
+    least = f"the least possible p is {test.least_p():.2g}" + (f", times {family} tests" if family > 1 else "")
+    return f"; {test.too_few} cannot show any difference at the level {level:g}: {least}"
 
 
 def shown_p(p: float) -> str:
@@ -220,70 +308,11 @@ def _groups(tasks: Sequence[TaskScores]) -> list[npt.NDArray[np.intp]]:
     ]
 
 
+def _seeds(side: Systems) -> int:
+    return 0 if isinstance(side, SystemScores) else len(side)
+
+
 def _pairs(first: Sequence[SystemScores], second: Sequence[SystemScores]) -> list[tuple[SystemScores, SystemScores]]:
     """Pairs that hold every seed of a side equally often, so that their mean difference is that of the sides' means."""
     count = math.lcm(len(first), len(second))
     return [(first[i % len(first)], second[i % len(second)]) for i in range(count)]
-
-
-class _Swaps:
-    """One task of paired systems, and what swapping groups makes of their difference."""
-
-    def __init__(
-        self, pairs: Sequence[tuple[TaskScores, TaskScores]], codes: npt.NDArray[np.intp], groups: int
-    ) -> None:
-        n = len(codes)
-        by_group = csr_array((np.ones(n), (codes, np.arange(n))), shape=(groups, n))
-        self._values, self._primary = pairs[0][0].scores.values, pairs[0][0].scores.primary
-        self._sums = [[np.asarray(t.scores.statistics.sum(axis=0), dtype=np.float64) for t in pair] for pair in pairs]
-        self._moves = [by_group @ (a.scores.statistics - b.scores.statistics) for a, b in pairs]
-
-    def differing(self) -> npt.NDArray[np.bool_]:
-        """[g] whether a swap of the group changes any sum of any pair."""
-        moved = [np.asarray(abs(move).sum(axis=1)).reshape(-1) > 0 for move in self._moves]
-        return np.logical_or.reduce(moved)  # type: ignore[no-any-return]
-
-    def keep(self, groups: npt.NDArray[np.bool_]) -> None:
-        self._moves = [move[groups] for move in self._moves]
-
-    def differences(self, swapped: Array) -> Array:
-        """[p] mean difference of the pairs for each row of ``swapped`` [p, g]: 1 where a group is swapped, else 0."""
-        total = np.zeros(len(swapped))
-        for (a, b), move in zip(self._sums, self._moves, strict=True):
-            moved = swapped @ move
-            total += self._values(a - moved)[self._primary] - self._values(b + moved)[self._primary]
-        return total / len(self._moves)
-
-
-def _p_values(tasks: Sequence[_Swaps], *, permutations: int, seed: int) -> tuple[float, float, float]:
-    """One-sided (a is worse), one-sided (a is better), two-sided."""
-    differing = np.logical_or.reduce([t.differing() for t in tasks])
-    for t in tasks:
-        t.keep(differing)  # a group that both answered alike changes nothing when swapped
-    groups = int(differing.sum())
-    exact = groups <= _EXACT_GROUPS
-    swaps = _every(groups) if exact else _random(groups, permutations, seed)
-    seen = _mean_difference(tasks, np.zeros((1, groups)))[0]
-    draws = np.concatenate([_mean_difference(tasks, part) for part in swaps])
-    as_extreme = [draws <= seen + _TIE, draws >= seen - _TIE, np.abs(draws) >= abs(seen) - _TIE]
-    # the arrangement seen is one of all; of random ones it is one more
-    worse, better, either = (
-        float(hits.mean() if exact else (hits.sum() + 1) / (len(draws) + 1)) for hits in as_extreme
-    )
-    return worse, better, either
-
-
-def _mean_difference(tasks: Sequence[_Swaps], swapped: Array) -> Array:
-    return np.mean([t.differences(swapped) for t in tasks], axis=0)  # type: ignore[no-any-return]
-
-
-def _every(groups: int) -> Iterator[Array]:
-    numbers = np.arange(2**groups)[:, None]
-    yield (numbers >> np.arange(groups) & 1).astype(np.float64)
-
-
-def _random(groups: int, permutations: int, seed: int) -> Iterator[Array]:
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK_CELLS // groups)
-    for start in range(0, permutations, step):
-        yield rng.integers(0, 2, size=(min(step, permutations - start), groups), dtype=np.uint8).astype(np.float64)

@@ -103,7 +103,7 @@ def coverage(statistic: str, rows: int, trials: int, seed: int = 0) -> dict[str,
 
 def false_better(rows: int, trials: int, seed: int = 0) -> dict[str, Any]:
     """The share of A/A comparisons that name the first system better; ``error`` is its standard error."""
-    verdicts = [_alike(rows, np.random.default_rng([seed, rows, trial]), trial) for trial in range(trials)]
+    verdicts = _verdicts(rows, trials, seed)
     return {
         "what": 'A/A verdict "better"',
         "rows": rows,
@@ -113,6 +113,11 @@ def false_better(rows: int, trials: int, seed: int = 0) -> dict[str, Any]:
         "error": _error(_FALSE_BETTER, trials),
         "worse": verdicts.count("worse") / trials,
     }
+
+
+def power(rows: int, trials: int, skill: float, seed: int = 0) -> float:
+    """The share of comparisons that name the first system better, where the second has ``skill`` of its skill."""
+    return _verdicts(rows, trials, seed, skill).count("better") / trials
 
 
 def measure(coverage_trials: int = COVERAGE_TRIALS, test_trials: int = TEST_TRIALS) -> list[dict[str, Any]]:
@@ -162,10 +167,17 @@ def _mean_value(sums: Array) -> Mapping[str, Array]:
     return {"score": sums[..., 0] / sums[..., 1]}
 
 
-def _alike(rows: int, rng: np.random.Generator, trial: int) -> str:
-    """The verdict on two systems that draw their answers from the same distribution, document by document."""
-    gold, skill = rng.poisson(_GOLD - 1, rows) + 1, _skill(rng, rows)
-    systems = [scoring.sampled(_answers(_counts(rng, gold, skill)), resamples=_RESAMPLES, seed=trial) for _ in range(2)]
+def _verdicts(rows: int, trials: int, seed: int, skill: float = 1.0) -> list[str]:
+    """On two systems that answer the same documents by themselves, the second with ``skill`` of the first's skill."""
+    return [_verdict(rows, np.random.default_rng([seed, rows, trial]), trial, skill) for trial in range(trials)]
+
+
+def _verdict(rows: int, rng: np.random.Generator, trial: int, skill: float) -> str:
+    gold, found = rng.poisson(_GOLD - 1, rows) + 1, _skill(rng, rows)
+    systems = [
+        scoring.sampled(_answers(_counts(rng, gold, share * found)), resamples=_RESAMPLES, seed=trial)
+        for share in (1.0, skill)
+    ]
     return significance.paired_test(*systems, permutations=_PERMUTATIONS, seed=trial).verdict()
 
 

@@ -100,7 +100,9 @@ def question(config: EvaluationConfig, report: EvalReport, dataset: Dataset) -> 
 
 def _askable(row: Row) -> bool:
     """Whether a chat client can ask it, and was answered: no tool results, no metadata, not only its likelihood."""
-    return row.metric != "perplexity" and all(m.role != "observation" and not m.metadata for m in row.prompt)
+    return row.metric not in predictions.NO_REPLY and all(
+        m.role != "observation" and not m.metadata for m in row.prompt
+    )
 
 
 class _Evaluation:
@@ -200,7 +202,7 @@ class _Evaluation:
 
     def _systems(self, folder: Path, split: str, rows: Sequence[Row], tuned: str) -> report.Systems:
         systems = {"base": self._marked(folder, "base", split), "tuned": self._marked(folder, tuned, split)}
-        if any(row.metric == "perplexity" for row in rows):
+        if any(row.metric in predictions.NO_REPLY for row in rows):
             return systems  # it looks at a model's likelihoods, which an answer without a model does not have
         train = read_rows(self.dataset.rows_file("train"))
         return {**systems, "majority": baselines.majority(train, rows), "copy": baselines.copy(rows)}

@@ -13,6 +13,7 @@ from typing import Any
 from tasks.evaluation import copying, selection
 from tasks.evaluation.metrics import generation, triples
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import rows as report_rows
 from tasks.evaluation.reporting.tables import code
 
 #: Groups (documents, dialogues, or rows) under which a bootstrap interval is too narrow.
@@ -20,6 +21,9 @@ FEW_GROUPS = 30
 #: Shares of rows from which on a caution is given.
 _MANY = 0.1
 _NEARLY_ALL = 0.9
+_SYSTEMS = {"base": "untuned base", "tuned": "tuned model"}
+_ALIKE = {0: "0", 1: "the maximum"}
+_OTHERWISE = {0: "more", 1: "less"}
 
 Answers = Sequence[Prediction]
 
@@ -32,12 +36,14 @@ def find(report: Mapping[str, Any], tuned: Answers, worker_facts: Mapping[str, A
         tuned: the tuned model's answers.
         worker_facts: what the worker noted of the tuned model.
     """
+    replies = report_rows.replied(tuned)
     yield from _unchanged(report, worker_facts)
     yield from _broken(report["generation"]["tuned"])
-    yield from _one_answer(tuned)
-    yield from _copies(tuned)
-    yield from _malformed(tuned)
+    yield from _one_answer(replies)
+    yield from _copies(replies)
+    yield from _malformed(replies)
     yield from _less_likely(report)
+    yield from _all_alike(report)
     yield from _rows(report)
 
 
@@ -50,18 +56,19 @@ def _unchanged(report: Mapping[str, Any], worker_facts: Mapping[str, Any]) -> It
         )
     elif report["same_as_base"] == 1:
         yield (
-            f"Every one of {report['rows']} replies is the untuned base's: the training changed nothing that shows. "
-            "Train longer or at a higher learning rate, and see that the adapter's norm is not 0."
+            f"Every one of {report['generation']['tuned']['replies']} replies is the untuned base's: the training "
+            "changed nothing that shows. Train longer or at a higher learning rate, and see that the adapter's norm is "
+            "not 0."
         )
 
 
 def _broken(facts: Mapping[str, Any]) -> Iterator[str]:
-    if facts["empty"] > _MANY:
+    if facts["replies"] and facts["empty"] > _MANY:
         yield (
             f"{facts['empty']:.0%} of the tuned model's replies are empty. Look for empty replies in the training "
             "rows (python -m flows.preview), and compare the base's share below."
         )
-    if facts["stopped"] < 1 - _MANY:
+    if facts["replies"] and facts["stopped"] < 1 - _MANY:
         yield (
             f"{1 - facts['stopped']:.0%} of the tuned model's replies were cut at evaluation.max_new_tokens. Where "
             "references are as long, raise it; otherwise the model does not stop: see in python -m flows.preview "
@@ -102,11 +109,11 @@ def _copies(tuned: Answers) -> Iterator[str]:
             f"{copying.SHORTEST} characters or more, and not the reference): it recites. Train fewer epochs, and "
             "look for near-duplicates between the splits."
         )
-    repeated = sum(_repeats_input(row) for row in tuned) / len(tuned)
-    if repeated > _MANY:
+    repeated = sum(_repeats_input(row) for row in tuned)
+    if repeated > _MANY * len(tuned):
         yield (
-            f"{repeated:.0%} of the tuned model's replies are the input, word for word. See in python -m flows.preview "
-            "that prompts carry no loss and that replies are not the prompts."
+            f"{repeated / len(tuned):.0%} of the tuned model's replies are the input, word for word. See in "
+            "python -m flows.preview that prompts carry no loss and that replies are not the prompts."
         )
 
 
@@ -138,6 +145,29 @@ def _less_likely(report: Mapping[str, Any]) -> Iterator[str]:
                 f"{task}: {value} rose from {before:.3g} to {after:.3g}, and lower is better: the real replies became "
                 "less likely. Train fewer epochs, or choose the checkpoint by it (evaluation.choose_by)."
             )
+
+
+def _all_alike(report: Mapping[str, Any]) -> Iterator[str]:
+    """Tasks' values of 0 or 1 that no resample moves, with what share of other rows they leave open.
+
+    Source: where none of n rows is an exception, the upper 95 % bound of their share is 1 - 0.05^(1/n); about 3/n, the
+    rule of three (Hanley and Lippman-Hand, 1983).
+    """
+    alike: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for task, facts in report["tasks"].items():
+        n = facts["groups"]
+        unit = "rows" if n == facts["rows"] else "documents"
+        for system in ("base", "tuned"):
+            interval = facts["values"][system][facts["primary"]]
+            value = round(interval["value"], 6)  # some official scores add 1e-8 to a divisor
+            if value in (0, 1) and interval["low"] == interval["high"]:
+                alike[system, int(value)].append(f"{task} ({n} {unit}: up to {1 - 0.05 ** (1 / n):.1%})")
+    for (system, value), tasks in alike.items():
+        yield (
+            f"The {_SYSTEMS[system]} scores {_ALIKE[value]} on every row of {', '.join(tasks)}. An interval without "
+            f"width tells nothing about other rows: the share in brackets of them may score {_OTHERWISE[value]} (upper "
+            "95 % bound, about 3/n). Evaluate more rows to know it better."
+        )
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[str]:

@@ -1,24 +1,27 @@
 """Several fine-tuning methods on the same data: the numbers of their comparison, as JSON.
 
 Owns comparison.json. A method's score is the mean over its training seeds; the untuned base is one of the systems.
-Every pair of systems is tested on the same rows, the p-values are adjusted together (Holm), and a winner is named only
-where the test and the seeds allow it. method_comparison_text.py writes the numbers for people.
+Every pair of systems is tested on the same rows, and the p-values are adjusted together (Holm).
+method_conclusions.py says what the numbers allow to say, method_comparison_text.py writes them for people.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.artifacts import Checkpoints, EvalReport
-from tasks.evaluation import predictions, scoring, significance
+from tasks.evaluation import scoring, significance
+from tasks.evaluation.files import replies
 from tasks.evaluation.metric import Options
+from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.reporting import method_conclusions
 from tasks.evaluation.scoring import SeedScores, SystemScores
 
-BASE = "base"
+BASE = method_conclusions.BASE
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Run:
     def content(self) -> dict[str, Any]:
         return dict(json.loads((self.report.path / "report.json").read_text(encoding="utf-8")))
 
-    def replies(self, system: str) -> list[predictions.Prediction]:
-        """The test replies of "tuned" or "base"."""
-        return predictions.read(self.report.path / self.content["files"][system])
+    def replies(self, system: str) -> list[Prediction]:
+        """The test replies of "tuned" or "base", read as the run's own report read them."""
+        return replies.read(self.report.path / self.content["files"][system])
 
 
 def build(
@@ -63,35 +66,55 @@ def build(
     """
     by_method = {name: list(group) for name, group in itertools.groupby(runs, key=lambda run: run.method)}
     untuned = next((run for run in runs if run.quantization == "none"), runs[0])
-    systems: dict[str, list[SystemScores]] = {
-        name: [scoring.sampled(replies, resamples=resamples, seed=seed, options=options) for replies in sides]
-        for name, sides in {
-            BASE: [untuned.replies("base")],
-            **{name: [run.replies("tuned") for run in group] for name, group in by_method.items()},
-        }.items()
-    }
+    systems = _scored(untuned, by_method, resamples=resamples, seed=seed, options=options)
     means = {name: scoring.mean_over_seeds(every) for name, every in systems.items()}
-    base = systems[BASE][0]
     best_first = sorted(systems, key=lambda name: -means[name].headline.value)
     pairs = _pairs({name: systems[name] for name in best_first}, permutations=permutations, seed=seed, level=level)
-    return {
+    costs = {BASE: _base_costs(untuned), **{name: _costs(group) for name, group in by_method.items()}}
+    content: dict[str, Any] = {
         "schema": 1,
-        "rows": base.rows,
+        "rows": systems[BASE][0].rows,
         "split": untuned.content["split"],
-        "tasks": {
-            name: {"metric": task.metric, "primary": task.scores.primary, "percent": list(task.scores.percent)}
-            for name, task in base.tasks.items()
-        },
+        "tasks": dict(_tasks(systems[BASE][0])),
         "intervals": {"confidence": 0.95, "kind": "BCa bootstrap", "resamples": resamples, "seed": seed},
         "tests": {"kind": "paired permutation, Holm-adjusted", "permutations": permutations, "level": level},
-        "systems": {
-            BASE: {**_scores(means[BASE]), **_base_costs(untuned)},
-            **{name: {**_scores(means[name]), **_costs(group)} for name, group in by_method.items()},
-        },
+        "systems": {name: {**_scores(means[name]), **costs[name]} for name in systems},
         "pairs": pairs,
         "failed": dict(failed),
-        "conclusions": _conclusions(pairs, systems, failed),
     }
+    return {
+        **content,
+        "conclusions": list(method_conclusions.conclusions(content)),
+        "cautions": list(method_conclusions.cautions(content)),
+    }
+
+
+def _scored(
+    untuned: Run, by_method: Mapping[str, Sequence[Run]], *, resamples: int, seed: int, options: Options
+) -> dict[str, list[SystemScores]]:
+    """The base, and every method's seeds; their statistics under common columns, so that no test scores text again."""
+    answers = {BASE: [untuned.replies("base")], **{m: [r.replies("tuned") for r in rs] for m, rs in by_method.items()}}
+    every = [
+        scoring.sampled(rows, resamples=resamples, seed=seed, options=options)
+        for seeds in answers.values()
+        for rows in seeds
+    ]
+    aligned = iter(significance.align(every, sorted({task for system in every for task in system.tasks})))
+    return {name: list(itertools.islice(aligned, len(seeds))) for name, seeds in answers.items()}
+
+
+def _tasks(base: SystemScores) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, task in base.tasks.items():
+        yield (
+            name,
+            {
+                "metric": task.metric,
+                "primary": task.scores.primary,
+                "percent": list(task.scores.percent),
+                "rows": len(task.predictions),
+                "groups": len(set(task.groups.tolist())),
+            },
+        )
 
 
 def _scores(mean: SeedScores) -> dict[str, Any]:
@@ -116,9 +139,9 @@ def _costs(runs: Sequence[Run]) -> dict[str, Any]:
         "trainable": made[0].trainable,
         "total": made[0].total,
         "training_memory_bytes": max(c.peak_memory_bytes for c in made),
-        "training_seconds": _mean([c.train_seconds for c in made]),
+        "training_seconds": _mean_known([c.train_seconds for c in made]),
         "inference_memory_bytes": _memory([run.content["worker"]["tuned"] for run in runs]),
-        "test_seconds": _mean([run.content["generation"]["tuned"]["seconds"] for run in runs]),
+        "test_seconds": _mean_known([run.content["generation"]["tuned"].get("seconds") for run in runs]),
     }
 
 
@@ -129,16 +152,18 @@ def _base_costs(run: Run) -> dict[str, Any]:
         "quantization": run.quantization,
         "chosen_steps": [],
         "trainable": 0,
-        "total": run.content["worker"]["base"].get("parameters"),
+        "total": run.content.get("base_parameters"),
         "training_memory_bytes": None,
         "training_seconds": None,
         "inference_memory_bytes": _memory([run.content["worker"]["base"]]),
-        "test_seconds": run.content["generation"]["base"]["seconds"],
+        "test_seconds": run.content["generation"]["base"].get("seconds"),
     }
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 3)
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    """None where nothing was timed: rows of which only the likelihood is asked are not replied to."""
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 3) if known else None
 
 
 def _memory(facts: Sequence[Mapping[str, Any]]) -> int | None:
@@ -150,45 +175,25 @@ def _pairs(
     systems: Mapping[str, Sequence[SystemScores]], *, permutations: int, seed: int, level: float
 ) -> list[dict[str, Any]]:
     """Every pair of systems, which come best first, tested; p-values adjusted over all pairs."""
-    tests = []
-    for a, b in itertools.combinations(systems, 2):
-        tests.append((a, b, significance.paired_test(systems[a], systems[b], permutations=permutations, seed=seed)))
-    adjusted = significance.holm([test.p_value for _, _, test in tests])
+    # the base is a given system: no other training seed would have made another one
+    sides = {name: seeds[0] if name == BASE else seeds for name, seeds in systems.items()}
+    names = list(itertools.combinations(sides, 2))
+    tests = [significance.paired_test(sides[a], sides[b], permutations=permutations, seed=seed) for a, b in names]
+    adjusted = significance.holm([test.p_value for test in tests])
     return [
         {
             "a": a,
             "b": b,
             **test.to_json(),
+            "detectable": test.detectable_at(level, len(tests)),
             "adjusted_p": p,
             "verdict": test.verdict(level, p),
-            "sentence": significance.conclusion(test, _name(a), _name(b), level, p),
+            "about_methods": test.verdict(level, p) != "not separable" and test.about_methods(level, len(tests)),
+            "sentence": significance.conclusion(test, _name(a), _name(b), level, p, len(tests)),
         }
-        for (a, b, test), p in zip(tests, adjusted, strict=True)
+        for (a, b), test, p in zip(names, tests, adjusted, strict=True)
     ]
 
 
 def _name(system: str) -> str:
     return "the untuned base" if system == BASE else system
-
-
-def _conclusions(
-    pairs: Sequence[Mapping[str, Any]], systems: Mapping[str, Sequence[SystemScores]], failed: Mapping[str, str]
-) -> list[str]:
-    """The winner where there is one, what beats the base, and what the comparison cannot tell."""
-    beats = {(p["a"], p["b"]) for p in pairs if p["verdict"] == "better"}
-    methods = [name for name in systems if name != BASE]
-    winners = [name for name in methods if all((name, other) in beats for other in systems if other != name)]
-    above = [name for name in methods if (name, BASE) in beats]
-    lines = [f"Better than the untuned base: {', '.join(above)}." if above else "No method beats the untuned base."]
-    if winners and len(methods) > 1:
-        lines.append(f"{winners[0]} is better than every other method and the untuned base.")
-    elif len(methods) > 1:
-        apart = [f"{a} over {b}" for a, b in sorted(beats) if BASE not in (a, b)]
-        lines.append(f"No single winner; separated pairs of methods: {', '.join(apart) or 'none'}.")
-    seeds = {name: len(systems[name]) for name in methods}
-    if min(seeds.values()) < 2:
-        lone = ", ".join(name for name, count in seeds.items() if count < 2)
-        lines.append(f"One training seed of {lone}: another seed may rank otherwise; this compares trained models.")
-    lines.append("It holds for this data, base model and settings; no method's learning rate or size was searched.")
-    lines += [f"Not compared: {what}: {why}" for what, why in failed.items()]
-    return lines

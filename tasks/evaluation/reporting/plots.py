@@ -1,8 +1,8 @@
 """A report's plots as PNG files; each is drawn only where it has something to show.
 
 ``tasks.png``: base and tuned by task. ``checkpoints.png``: the value that chose, by checkpoint. ``breakdown.png``:
-values by label (relation, type, turn). ``lengths.png``: length of the replies against their score. Whiskers and bands
-are 95 % intervals.
+values by label (relation, type, turn). ``lengths.png``: length of the replies against their score. Whiskers are 95 %
+intervals. Axes of values in 0-1 begin at 0 and end at 0.1, 0.2, 0.5 or 1, the first that holds every interval.
 
 Chinese names are drawn where the machine has a font for them; elsewhere a plot says "relation 1", and ``Drawn.names``
 what that is, for the report to list.
@@ -11,7 +11,7 @@ what that is, for the report to list.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ _MOST_PANELS = 6
 _MOST_TICKS = 10
 _LEAST_POINTS = 10
 _BINS = 6
+_LIMITS = (0.1, 0.2, 0.5, 1)
+_MARGIN = 0.02  # of the limit, so that an interval that ends at it, or lies at 0, is seen
 
 Entry = tuple[str, Mapping[str, Mapping[str, float]]]
 
@@ -132,13 +134,13 @@ def _tasks(report: Mapping[str, Any], labels: _Labels) -> Any:
         entries.append((f"{labels.of('task', task)}\n{primary}, n={facts['rows']}", values))
     figure, (axes,) = _panels([len(entries)])
     _bars(axes, entries)
-    axes.set_xlim(0, 1.02)
+    _scale(axes.set_xlim, [interval for _, values in entries for interval in values.values()])
     axes.set_xlabel("value, 0-1, with 95 % interval")
     return _with_legend(figure, [axes])
 
 
 def _checkpoints(chosen: Mapping[str, Any], labels: _Labels) -> Any:
-    """The choosing value of each checkpoint, the chosen one marked, the untuned base as a line where it is known."""
+    """The choosing value of each checkpoint, the chosen one marked."""
     points = sorted(chosen["validation"], key=lambda point: point["step"])
     if len(points) < 2:
         return None
@@ -147,10 +149,7 @@ def _checkpoints(chosen: Mapping[str, Any], labels: _Labels) -> Any:
     axes.errorbar(steps, values, yerr=_reach(points, "score"), color=_TUNED, marker="o", capsize=3, label="checkpoint")
     best = next(point for point in points if point["step"] == chosen["step"])
     axes.plot(best["step"], best["score"], "o", markersize=13, fillstyle="none", color=_CUT, label="chosen")
-    base = chosen.get("base")
-    if base:
-        axes.axhline(base["score"], color=_BASE, linestyle="--", label="untuned base")
-        axes.axhspan(base["low"], base["high"], color=_BASE, alpha=0.2)
+    _scale(axes.set_ylim, points)
     if len(steps) <= _MOST_TICKS:
         axes.set_xticks(steps)
     axes.set_xlabel("optimiser step")
@@ -171,8 +170,7 @@ def _breakdown(report: Mapping[str, Any], labels: _Labels) -> Any:
     for axes, (title, entries) in zip(every, panels, strict=True):
         _bars(axes, entries)
         axes.set_title(title, loc="left", fontsize="medium")
-        if all(interval["high"] <= 1 for _, values in entries for interval in values.values()):
-            axes.set_xlim(0, 1.02)
+        _scale(axes.set_xlim, [interval for _, values in entries for interval in values.values()])
     every[-1].set_xlabel("value, with 95 % interval")
     return _with_legend(figure, every)
 
@@ -273,6 +271,14 @@ def _bars(axes: Any, entries: Sequence[Entry]) -> None:
         )
     axes.set_yticks(range(len(entries)), [label for label, _ in entries])
     axes.invert_yaxis()
+
+
+def _scale(set_limits: Callable[[float, float], Any], intervals: Sequence[Mapping[str, float]]) -> None:
+    """Show 0 to the first limit above every interval; as matplotlib chooses where a value is not on the scale 0-1."""
+    highest = round(max(interval["high"] for interval in intervals), 9)
+    limit = next((limit for limit in _LIMITS if highest <= limit), None)
+    if limit is not None:
+        set_limits(-_MARGIN * limit, (1 + _MARGIN) * limit)
 
 
 def _reach(intervals: Sequence[Mapping[str, float]], key: str) -> list[list[float]]:

@@ -11,8 +11,9 @@ method over its family: the headline against the other systems; the parts by ent
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from tasks.evaluation import scoring, significance, simulation
@@ -24,10 +25,8 @@ from tasks.evaluation.scoring import SystemScores
 from tasks.evaluation.significance import PairedTest
 
 Systems = Mapping[str, Sequence[Prediction]]
-Pair = tuple[SystemScores, SystemScores]
 
 HEADLINE = "score"
-_OTHERS = ("base", "majority", "copy")
 _NAMES = {
     "base": "the untuned base",
     "majority": "the most frequent training reply",
@@ -41,23 +40,45 @@ class Finding:
 
     Attributes:
         adjusted_p: the p-value after Holm's correction over the family.
+        family: how many tests that is.
     """
 
     test: PairedTest
     adjusted_p: float
     level: float
+    family: int
+
+    @property
+    def verdict(self) -> significance.Verdict:
+        return self.test.verdict(self.level, self.adjusted_p)
+
+    @property
+    def detectable(self) -> float | None:
+        return self.test.detectable_at(self.level, self.family)
 
     def to_json(self) -> dict[str, Any]:
         return {
             **self.test.difference.to_json(),
-            "verdict": self.test.verdict(self.level, self.adjusted_p),
+            "verdict": self.verdict,
             "p_value": self.test.p_value,
             "adjusted_p": self.adjusted_p,
-            "detectable": self.test.detectable,
+            "family": self.family,
+            "detectable": self.detectable,
         }
 
     def sentence(self, other: str) -> str:
-        return significance.conclusion(self.test, "the tuned model", other, self.level, self.adjusted_p)
+        return significance.conclusion(
+            self.test, "the tuned model", other, self.level, self.adjusted_p, family=self.family
+        )
+
+    def size(self) -> str:
+        """How many groups were looked at, and what difference as many can show."""
+        n = self.test.groups
+        if self.detectable is not None:
+            return f"n={n}: detectable about {self.detectable:.2g}"
+        if self.family * self.test.least_p() >= self.level:
+            return f"n={n}: {self.test.too_few} can show none"
+        return f"n={n}"
 
 
 Findings = Mapping[str, Finding]
@@ -81,44 +102,23 @@ def build(
     Args:
         systems: the predictions of base and tuned, and of majority and copy where there are such, over the same rows.
         split: name of the rows' split.
-        chosen: {"step", "why", "by": the value that chose, "validation": [{"step", "score", "low", "high"}]}, and
-            "base": {"score", "low", "high"} where the untuned base answered the validation rows too.
+        chosen: {"step", "why", "by": the value that chose, "validation": [{"step", "score", "low", "high"}]}.
         level: two-sided, at which an adjusted p-value counts.
         worker_facts: of base and tuned, what the worker noted beside the replies ("same_as_base").
     """
     scored = _scored(systems, resamples=resamples, seed=seed, options=options)
     parts = _parts(scored, resamples=resamples, seed=seed)
-    others = [name for name in _OTHERS if name in scored]
-    tuned = scored["tuned"]
-
-    def tested(pairs: Mapping[str, Pair], task: str | None = None) -> dict[str, PairedTest]:
-        return {
-            name: significance.paired_test(a, b, permutations=permutations, seed=seed, task=task)
-            for name, (a, b) in pairs.items()
-        }
-
-    headline = _family(tested({name: (tuned, scored[name]) for name in others}), level)
-    entities = _family(tested({name: (part["tuned"], part["base"]) for name, part in parts.items()}), level)
-    by_task = {task: tested({name: (tuned, scored[name]) for name in others}, task) for task in tuned.tasks}
-    against = {name: _family({task: tests[name] for task, tests in by_task.items()}, level) for name in others}
-    groups = headline["base"].test.groups
-    unit = "rows" if groups == tuned.rows else "documents"
+    tests = _tests(scored, parts, partial(significance.paired_test, permutations=permutations, seed=seed), level)
     report: dict[str, Any] = {
         "schema": 2,
         "headline": HEADLINE,
         "scale": "0-1",
         "split": split,
-        "rows": tuned.rows,
-        "groups": groups,
+        "rows": scored["tuned"].rows,
+        "groups": tests.headline["base"].test.groups,
         "chosen": dict(chosen),
         "options": asdict(options),
-        "intervals": {
-            "confidence": 0.95,
-            "kind": f"BCa bootstrap of {unit}",
-            "resamples": resamples,
-            "seed": seed,
-            "simulated": simulation.sentence(),
-        },
+        "intervals": _intervals(tests.headline["base"].test, resamples, seed),
         "tests": {
             "kind": "paired permutation test",
             "permutations": permutations,
@@ -126,18 +126,12 @@ def build(
             "level": level,
             "correction": "Holm",
         },
-        "score": {name: s.headline.interval().to_json() for name, s in scored.items()},
-        "differences": {name: finding.to_json() for name, finding in headline.items()},
-        "tasks": {task: _task(task, scored, {name: against[name][task] for name in others}) for task in tuned.tasks},
-        "entities": {name: _entities(part, entities[name]) for name, part in parts.items()},
-        "generation": {name: report_rows.generation(systems[name]) for name in ("base", "tuned")},
-        "same_as_base": report_rows.same_share(systems["base"], systems["tuned"]),
-        "lengths": report_rows.lengths(tuned, seed),
-        "worst": report_rows.worst(scored["base"], tuned, worst_rows),
+        **_values(scored, parts, tests),
+        **_answers(systems, scored, worst_rows, seed),
     }
     return {
         **report,
-        "conclusions": list(_conclusions(headline, entities, against["base"])),
+        "conclusions": list(_conclusions(tests)),
         "warnings": list(cautions.find(report, systems["tuned"], worker_facts.get("tuned", {}))),
     }
 
@@ -148,9 +142,77 @@ def _scored(systems: Systems, *, resamples: int, seed: int, options: Options) ->
     return dict(zip(systems, significance.align(every, list(every[0].tasks)), strict=True))
 
 
+@dataclass(frozen=True)
+class _Tests:
+    """The families of tests.
+
+    Attributes:
+        headline: by the other system.
+        entities: by part, against the base.
+        tasks: by the other system, a family for each, by task.
+    """
+
+    headline: Findings
+    entities: Findings
+    tasks: Mapping[str, Findings]
+
+
+def _tests(
+    scored: Mapping[str, SystemScores],
+    parts: Mapping[str, Mapping[str, SystemScores]],
+    paired: Callable[..., PairedTest],
+    level: float,
+) -> _Tests:
+    tuned, others = scored["tuned"], {name: scored[name] for name in _NAMES if name in scored}
+    by_task = {
+        name: _family({task: paired(tuned, other, task=task) for task in tuned.tasks}, level)
+        for name, other in others.items()
+    }
+    return _Tests(
+        headline=_family({name: paired(tuned, other) for name, other in others.items()}, level),
+        entities=_family({name: paired(part["tuned"], part["base"]) for name, part in parts.items()}, level),
+        tasks=by_task,
+    )
+
+
 def _family(tests: Mapping[str, PairedTest], level: float) -> dict[str, Finding]:
     adjusted = significance.holm([test.p_value for test in tests.values()])
-    return {name: Finding(test, p, level) for (name, test), p in zip(tests.items(), adjusted, strict=True)}
+    return {name: Finding(test, p, level, len(tests)) for (name, test), p in zip(tests.items(), adjusted, strict=True)}
+
+
+def _intervals(test: PairedTest, resamples: int, seed: int) -> dict[str, Any]:
+    return {
+        "confidence": 0.95,
+        "kind": f"BCa bootstrap of {'rows' if test.groups == test.rows else 'documents'}",
+        "resamples": resamples,
+        "seed": seed,
+        "simulated": simulation.sentence(),
+    }
+
+
+def _values(
+    scored: Mapping[str, SystemScores], parts: Mapping[str, Mapping[str, SystemScores]], tests: _Tests
+) -> dict[str, Any]:
+    """The score, by system, by task and by the rows' entities."""
+    return {
+        "score": {name: system.headline.interval().to_json() for name, system in scored.items()},
+        "differences": {name: finding.to_json() for name, finding in tests.headline.items()},
+        "tasks": {
+            task: _task(task, scored, {name: findings[task] for name, findings in tests.tasks.items()})
+            for task in scored["tuned"].tasks
+        },
+        "entities": {name: _entities(part, tests.entities[name]) for name, part in parts.items()},
+    }
+
+
+def _answers(systems: Systems, scored: Mapping[str, SystemScores], worst_rows: int, seed: int) -> dict[str, Any]:
+    """What is told of single answers."""
+    return {
+        "generation": {name: report_rows.generation(systems[name]) for name in ("base", "tuned")},
+        "same_as_base": report_rows.same_share(systems["base"], systems["tuned"]),
+        "lengths": report_rows.lengths(scored["tuned"], seed),
+        "worst": report_rows.worst(scored["base"], scored["tuned"], worst_rows),
+    }
 
 
 def _task(task: str, scored: Mapping[str, SystemScores], findings: Findings) -> dict[str, Any]:
@@ -198,13 +260,14 @@ def _entities(part: Mapping[str, SystemScores], finding: Finding) -> dict[str, A
     }
 
 
-def _conclusions(headline: Findings, entities: Findings, tasks: Findings) -> Iterable[str]:
+def _conclusions(tests: _Tests) -> Iterable[str]:
     """What may be said, in sentences; no sentence names a winner that its test did not find."""
-    for name, finding in headline.items():
+    for name, finding in tests.headline.items():
         line = finding.sentence(_NAMES[name])
         yield line.replace("the", "The", 1) if line.startswith("the ") else line
-    for name, finding in entities.items():
+    for name, finding in tests.entities.items():
         yield f"On rows whose entities are {name} in training: {finding.sentence(_NAMES['base'])}"
+    tasks = tests.tasks["base"]
     if len(tasks) > 1:
         yield f"By task against the base (p adjusted over {len(tasks)} tasks): {_by_verdict(tasks)}."
 
@@ -212,7 +275,6 @@ def _conclusions(headline: Findings, entities: Findings, tasks: Findings) -> Ite
 def _by_verdict(tasks: Findings) -> str:
     verdicts: dict[str, list[str]] = {}
     for task, finding in tasks.items():
-        found = finding.to_json()
-        missed = f" (n={finding.test.groups}, detectable about {found['detectable']:.2g})"
-        verdicts.setdefault(found["verdict"], []).append(task + (missed if found["verdict"] == "not separable" else ""))
+        missed = f" ({finding.size()})" if finding.verdict == "not separable" else ""
+        verdicts.setdefault(finding.verdict, []).append(task + missed)
     return "; ".join(f"{word}: {', '.join(names)}" for word, names in sorted(verdicts.items()))

@@ -1,4 +1,8 @@
-"""What a report tells of single answers: how they were generated, how long they are, which are the worst."""
+"""What a report tells of single answers: how they were generated, how long they are, which are the worst.
+
+Rows of some metrics are not replied to: only the likelihood of their reference is asked. They count in nothing that is
+said of replies.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +13,46 @@ from typing import Any
 
 import numpy as np
 
-from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.predictions import NO_REPLY, Prediction
 from tasks.evaluation.scoring import SystemScores
 
 _MOST_POINTS = 2000
 
 
-def generation(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Shares of the replies, counts of tokens, and times in s (a row's time is its share of its batch's).
+def replied(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Those that hold a reply, be it an empty one."""
+    return [p for p in predictions if p.metric not in NO_REPLY]
 
-    ``nll`` is there where the likelihood of reference replies was measured: nats a token, over so many rows.
+
+def generation(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """How the rows were answered.
+
+    ``replies`` are counted, and where there are any: shares of them, counts of their tokens, and times in s (a row's
+    time is its share of its batch's). ``prompts_cut`` is a share of all rows. ``nll`` is there where the likelihood of
+    reference replies was measured: nats a token, over so many rows.
     """
-    rows, seconds = len(predictions), [p.seconds for p in predictions]
-    tokens = sum(p.tokens for p in predictions)
+    replies = replied(predictions)
+    return {
+        "replies": len(replies),
+        **(_replies(replies) if replies else {}),
+        "prompts_cut": sum(p.prompt_cut for p in predictions) / len(predictions),
+        **_likelihood(predictions),
+    }
+
+
+def _replies(replies: Sequence[Prediction]) -> dict[str, Any]:
+    count, seconds = len(replies), [p.seconds for p in replies]
+    tokens = sum(p.tokens for p in replies)
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     return {
-        "stopped": sum(p.finish_reason == "stop" for p in predictions) / rows,
-        "empty": sum(not p.prediction.strip() for p in predictions) / rows,
-        "prompts_cut": sum(p.prompt_cut for p in predictions) / rows,
-        "finish_reasons": dict(Counter(p.finish_reason for p in predictions).most_common()),
+        "stopped": sum(p.finish_reason == "stop" for p in replies) / count,
+        "empty": sum(not p.prediction.strip() for p in replies) / count,
+        "finish_reasons": dict(Counter(p.finish_reason for p in replies).most_common()),
         "tokens": tokens,
         "seconds": round(sum(seconds), 3),
         "seconds_p50": round(float(p50), 4),
         "seconds_p95": round(float(p95), 4),
         "tokens_per_second": round(tokens / sum(seconds), 1) if sum(seconds) else 0.0,
-        **_likelihood(predictions),
     }
 
 
@@ -45,22 +64,24 @@ def _likelihood(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {"nll": {"per_token": sum(nll for nll, _ in known) / tokens, "rows": len(known)}}
 
 
-def same_share(base: Sequence[Prediction], tuned: Sequence[Prediction]) -> float:
-    """Share of the rows to which both give the same reply."""
+def same_share(base: Sequence[Prediction], tuned: Sequence[Prediction]) -> float | None:
+    """Share of the replies that both give alike; None where nothing was replied to."""
     before = {(p.task, p.id): p.prediction for p in base}
-    return sum(before[p.task, p.id] == p.prediction for p in tuned) / len(tuned)
+    same = [before[p.task, p.id] == p.prediction for p in replied(tuned)]
+    return sum(same) / len(same) if same else None
 
 
 def lengths(system: SystemScores, seed: int) -> dict[str, Any]:
-    """Reply length (tokens) and score of at most 2,000 rows, drawn at random where there are more."""
+    """Length (tokens) of at most 2,000 replies and score of their rows, drawn at random where there are more."""
     points = [
         (name, p.tokens, round(float(score), 4), p.finish_reason == "length")
         for name, task in system.tasks.items()
         for p, score in zip(task.predictions, task.scores.rows, strict=True)
+        if task.metric not in NO_REPLY
     ]
     shown = random.Random(seed).sample(points, _MOST_POINTS) if len(points) > _MOST_POINTS else points
-    columns = zip(*shown, strict=True)
-    return {"rows": len(points), **dict(zip(("task", "tokens", "score", "cut"), map(list, columns), strict=True))}
+    columns = ("task", "tokens", "score", "cut")
+    return {"rows": len(points), **{name: [point[i] for point in shown] for i, name in enumerate(columns)}}
 
 
 def worst(base: SystemScores, tuned: SystemScores, count: int) -> list[dict[str, Any]]:
@@ -88,6 +109,7 @@ def _shown(task: str, after: float, before: float, tuned: Prediction, base: Pred
         "reference": tuned.reference,
         "prediction": tuned.prediction,
         "base_prediction": base.prediction,
+        "replied": bool(replied([tuned])),
         "finish_reason": tuned.finish_reason,
         "tokens": tuned.tokens,
     }

@@ -14,6 +14,10 @@ Rows = list[tuple[str, ...]]
 
 _SYSTEMS = ("base", "tuned")
 _TRIVIAL = ("majority", "copy")
+_REPLY_COLUMNS = (
+    *("replies", "stopped by itself", "empty", "finish reasons", "tokens", "tokens/s"),
+    *("s a reply (median)", "s a reply (95 %)"),
+)
 _CONFUSED_LABELS = 10
 _LONGEST_LABEL = 40
 
@@ -85,7 +89,7 @@ def _compared(
         *(shown(values[system], times) for system in _SYSTEMS),
         shown(difference, times, sign="+"),
         _p(difference["adjusted_p"]),
-        _number(difference["detectable"], times),
+        "–" if difference["detectable"] is None else _number(difference["detectable"], times),
         difference["verdict"],
         *(_number(values[system]["value"], times) for system in trivial),
     )
@@ -156,17 +160,26 @@ def _label(label: str) -> str:
 
 
 def generation(report: Mapping[str, Any]) -> Rows:
-    shares = ("stopped", "empty", "prompts_cut")
-    measured = any("nll" in facts for facts in report["generation"].values())
-    header = ("system", "stopped by itself", "empty replies", "prompts cut", "finish reasons", "tokens", "tokens/s")
-    rows: Rows = [(*header, "s a row (median)", "s a row (95 %)", *(["nats a reference token"] if measured else []))]
+    """How the rows were answered; of replies and of likelihoods only where there are any."""
+    systems = report["generation"].values()
+    replied, measured = (any(name in facts for facts in systems) for name in ("stopped", "nll"))
+    header = ("system", "prompts cut", *(_REPLY_COLUMNS if replied else ()))
+    rows: Rows = [(*header, *(("nats a reference token",) if measured else ()))]
     for system, facts in report["generation"].items():
-        reasons = ", ".join(f"{reason} {count}" for reason, count in facts["finish_reasons"].items())
-        numbers = (str(facts["tokens"]), f"{facts['tokens_per_second']:.0f}")
-        times = (f"{facts['seconds_p50']:.3f}", f"{facts['seconds_p95']:.3f}")
         nll = [f"{facts['nll']['per_token']:.3f}" if "nll" in facts else ""] if measured else []
-        rows.append((system, *(f"{facts[name]:.1%}" for name in shares), reasons, *numbers, *times, *nll))
+        rows.append((system, f"{facts['prompts_cut']:.1%}", *(_replies(facts) if replied else ()), *nll))
     return rows
+
+
+def _replies(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(facts["replies"]),
+        *(f"{facts[share]:.1%}" for share in ("stopped", "empty")),
+        ", ".join(f"{reason} {count}" for reason, count in facts["finish_reasons"].items()),
+        str(facts["tokens"]),
+        f"{facts['tokens_per_second']:.0f}",
+        *(f"{facts[quantile]:.3f}" for quantile in ("seconds_p50", "seconds_p95")),
+    )
 
 
 def every_value(report: Mapping[str, Any]) -> Rows:

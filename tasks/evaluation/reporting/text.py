@@ -52,7 +52,7 @@ def markdown(report: Mapping[str, Any], drawn: Drawn) -> str:
 
 def _lines(report: Mapping[str, Any], drawn: Drawn) -> Iterator[str]:
     yield f"# Evaluation: {report['rows']} {report['split']} rows, {_tasks(report)}"
-    yield from ["", _how_to_read(report), "", "## What can be concluded", ""]
+    yield from ["", *_how_to_read(report), "", "## What can be concluded", ""]
     yield from (f"- {line}" for line in report["conclusions"])
     if report["warnings"]:
         yield from ["", "## Warnings", ""]
@@ -84,17 +84,27 @@ _NO_FONT = "This machine has no font that plots could write them in; Noto Sans C
 _CONFUSION = "Rows of the tuned model: a line is the reference, a column the answer."
 
 
-def _how_to_read(report: Mapping[str, Any]) -> str:
+def _how_to_read(report: Mapping[str, Any]) -> Iterator[str]:
     intervals, tests = report["intervals"], report["tests"]
     groups = "" if report["groups"] == report["rows"] else f", {report['groups']} documents or dialogues"
-    return (
-        f"Checkpoint: step {report['chosen']['step']} ({report['chosen']['why']}). Values lie in 0-1 unless a factor "
-        f"is given; [low, high] is the 95 % interval ({intervals['kind']}{groups}, {intervals['resamples']} resamples, "
-        f"seed {intervals['seed']}); differences are tuned minus base, paired over the rows. A verdict needs "
-        f"p < {tests['level']:g} in a {tests['kind']} ({tests['permutations']} permutations), p being adjusted by "
-        f"{tests['correction']} for the tests of its table; the interval shows the size and decides nothing. "
-        f"{intervals['simulated']} `detectable` is the smallest true difference that so many rows show in 80 % of "
-        "tests. `score` is the unweighted mean of the tasks' values below."
+    yield f"- Checkpoint: step {report['chosen']['step']} ({report['chosen']['why']})."
+    yield (
+        "- Values lie in 0-1 unless a factor is given; `score` is the unweighted mean of the tasks' values in the "
+        "first table. Differences are tuned minus base, paired over the rows."
+    )
+    yield (
+        f"- [low, high] is the 95 % interval ({intervals['kind']}{groups}, {intervals['resamples']} resamples, seed "
+        f"{intervals['seed']}): it shows the size and decides nothing. {intervals['simulated']}"
+    )
+    yield (
+        f"- A verdict needs p < {tests['level']:g} in a {tests['kind']} ({tests['permutations']} permutations), p "
+        f"being adjusted by {tests['correction']} over its family: the score against each other system; the tasks; the "
+        "parts by entities. Differences by label (relation, type, turn) and of a task's other values have intervals "
+        "only and are not tested."
+    )
+    yield (
+        "- `detectable` is the smallest true difference that so many rows show in 80 % of tests, as one of its family; "
+        "– where they can show none, or where nothing varies to go by."
     )
 
 
@@ -113,7 +123,7 @@ def _plot(file: str, text: str, drawn: Drawn) -> list[str]:
 
 def _lengths(lengths: Mapping[str, Any]) -> str:
     drawn, rows = len(lengths["tokens"]), lengths["rows"]
-    which = f"{rows} rows" if drawn == rows else f"{drawn} of {rows} rows, drawn at random"
+    which = f"{rows}" if drawn == rows else f"{drawn} of {rows}, drawn at random"
     return f"Each point is a reply of the tuned model ({which}); the line is the mean of replies of like length."
 
 
@@ -126,8 +136,7 @@ def _checkpoints(chosen: Mapping[str, Any], drawn: Drawn) -> Iterator[str]:
     yield f"Chosen by `{chosen['by']}` ({better} is better). {_how_sure(chosen)}"
     yield from ["", *_plot("checkpoints.png", "the choosing value by checkpoint", drawn)]
     rows = [(f"{p['step']}{' (chosen)' if p['step'] == chosen['step'] else ''}", _score(p)) for p in points]
-    base = [("untuned base", _score(chosen["base"]))] if chosen.get("base") else []
-    yield from table([("step", chosen["by"]), *base, *rows])
+    yield from table([("step", chosen["by"]), *rows])
 
 
 def _score(point: Mapping[str, Any]) -> str:
@@ -151,14 +160,21 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from ["", "## Worst rows of the tuned model"]
     for row in rows:
         title = f"{row['task']} · {row['id']} · {row['score']:.3f} (base {row['base_score']:.3f})"
-        yield from ["", f"### {' '.join(title.split())}", "", f"{_end(row)}, {row['tokens']} tokens."]
-        for name, text in (("prompt", "prompt"), ("reference", "gold"), ("prediction", "prediction")):
+        yield from ["", f"### {' '.join(title.split())}", "", _end(row)]
+        for name, text in (
+            ("prompt", "prompt"),
+            ("reference", "gold"),
+            *([("prediction", "prediction")] if row["replied"] else []),
+        ):
             yield from ["", f"{text}:", "", *_fenced(row[name])]
 
 
 def _end(row: Mapping[str, Any]) -> str:
+    if not row["replied"]:
+        return "Not replied to: the score is the probability of a token of the reference."
     reason = str(row["finish_reason"])
-    return {"stop": "Stopped by itself", "length": "Cut at the limit"}.get(reason, reason)
+    end = {"stop": "Stopped by itself", "length": "Cut at the limit"}.get(reason, reason)
+    return f"{end}, {row['tokens']} tokens."
 
 
 def _fenced(text: str) -> list[str]:

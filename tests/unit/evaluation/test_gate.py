@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.artifacts import EvalReport
-from tasks.evaluation import gate, predictions
+from tasks.evaluation import gate, predictions, scoring
 from tasks.evaluation.config import GateConfig
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.reporting import report
@@ -27,10 +27,14 @@ def answers(right: int, rows: int = 40) -> list[Prediction]:
     ]
 
 
-def published(folder: Path, tuned: list[Prediction], base: list[Prediction]) -> EvalReport:
-    """An evaluation as the stage leaves it."""
+def published(folder: Path, tuned: list[Prediction], base: list[Prediction], dialect: str | None = None) -> EvalReport:
+    """An evaluation as the stage leaves it; ``dialect`` is the edition whose rules it scored PromptCBLUE's rows by."""
+    edition = {} if dialect is None else {"dialect": dialect}
     content = report.build(
-        {"base": base, "tuned": tuned},
+        {
+            name: [replace(row, fields={**row.fields, **edition}) for row in rows]
+            for name, rows in (("base", base), ("tuned", tuned))
+        },
         split="test",
         chosen={"step": 7, "why": "the only candidate", "by": "score", "validation": []},
         resamples=300,
@@ -93,6 +97,59 @@ def test_the_level_decides_one_sided(tmp_path: Path) -> None:
     assert not refused.promoted and "one-sided p=0.031" in refused.reason
     passed = gate.decide(candidate, champion, GateConfig(level=0.03))
     assert passed.promoted and "cannot separate" in passed.reason and "p=0.062" in passed.reason
+
+
+@pytest.mark.parametrize(("rows", "refused"), [(1, False), (3, False), (4, False), (5, True)])
+def test_too_few_rows_to_refuse_are_named(tmp_path: Path, rows: int, refused: bool) -> None:
+    """Every row lost: one of 2^n swaps is as bad, and 1/16 is not below 5 %."""
+    decision = gate.decide(published(tmp_path / "a", answers(0, rows), answers(rows, rows)), None, ON)
+    assert decision.promoted is not refused and decision.p_value == 1 / 2**rows
+    if not refused:
+        assert decision.reason.startswith(
+            f"the gate could refuse no model: the least one-sided p of so few rows, {1 / 2**rows:.2g}, is not below "
+            f"evaluation.gate.level=0.05; n={rows} cannot separate"
+        )
+
+
+def test_too_few_permutations_to_refuse_are_named(tmp_path: Path) -> None:
+    strict = GateConfig(level=0.005, permutations=100)
+    decision = gate.decide(published(tmp_path / "a", answers(2), answers(30)), None, strict)
+    assert decision.promoted
+    assert "the least one-sided p of 100 random permutations, 0.0099, is not below" in decision.reason
+
+
+def test_promptcblue_is_judged_by_the_rules_of_the_report(tmp_path: Path) -> None:
+    """The later edition reads no half-width colon; the files hold rows as the worker wrote them, without an edition."""
+    tuned, base = head_edition(":"), head_edition("：")
+    evaluation = published(tmp_path / "a", tuned, base, dialect="head")
+    written = predictions.read(next((evaluation.path / "predictions").glob("step*")))
+    # of "疾病实体:甲，乙" the later edition reads 乙 alone: a half of one task of three
+    assert (scoring.mean_score(written), evaluation.tuned["value"]) == pytest.approx((1, 5 / 6))
+    decision = gate.decide(evaluation, None, ON)
+    assert decision.difference is not None and decision.difference.to_json() == pytest.approx(evaluation.difference)
+    assert not decision.promoted
+    champion = published(tmp_path / "champion", base, base, dialect="head").path
+    refused = gate.decide(evaluation, champion, ON)
+    assert not refused.promoted and refused.compared_with == "champion"
+    assert refused.difference == decision.difference
+
+
+def head_edition(colon: str, rows: int = 12) -> list[Prediction]:
+    """CMeIE-V2 and a KUAKE label, answered right, and entities that are listed behind ``colon``."""
+    relations = "具有病因关系的头尾实体对如下：头实体为甲，尾实体为乙。"
+    asked = {
+        "CMeIE-V2": (f"上述文本中的关系：\n{relations}", f"上述文本中的关系：\n{relations}"),
+        "KUAKE-QIC": ("病情诊断", "病情诊断"),
+        "CMeEE-V2": ("上述句子中的实体包含：\n疾病实体：甲，乙", f"上述句子中的实体包含：\n疾病实体{colon}甲，乙"),
+    }
+    fields = {"CMeIE-V2": ["病因"], "KUAKE-QIC": ["病情诊断", "病因分析"], "CMeEE-V2": ["疾病"]}
+    return [
+        Prediction(
+            f"{task}-{i:02d}", task, "promptcblue", f"问{i}", reference, reply, fields={"answer_choices": fields[task]}
+        )
+        for task, (reference, reply) in asked.items()
+        for i in range(rows)
+    ]
 
 
 def test_a_champion_that_cannot_be_compared_is_named_and_the_base_is_taken(tmp_path: Path) -> None:

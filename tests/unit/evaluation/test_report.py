@@ -116,7 +116,26 @@ def test_tasks_are_corrected_for_their_number() -> None:
     assert content["differences"]["base"]["verdict"] == "better"
     last = content["conclusions"][-1]
     assert "p adjusted over 2 tasks" in last and "better:" not in last
-    assert "not separable: 乙 (n=6, detectable about" in last and "甲 (n=6" in last
+    # 2 * 2/64 is no less than 5 %: whatever the answers, no task's difference could have been shown
+    assert "not separable: 乙 (n=6: so few rows can show none), 甲 (n=6:" in last
+    assert all(facts["differences"]["base"]["detectable"] is None for facts in content["tasks"].values())
+    assert "| 1.000 [1.000, 1.000] | +1.000 [+1.000, +1.000] | 0.062 | – | not separable |" in report_text.markdown(
+        content, Drawn()
+    )
+
+
+def test_what_a_test_can_show_depends_on_how_many_there_are() -> None:
+    tasks = [f"任务{i}" for i in range(3)]
+    base = [row for task in tasks for row in triples(10, 40, task)]
+    tuned = [row for task in tasks for row in triples(13, 40, task)]
+    content = build(base, tuned, permutations=999, resamples=2000)
+    for facts in content["tasks"].values():
+        difference = facts["differences"]["base"]
+        # 3 of 40 rows won: the standard error of their mean is sqrt(3/40 * 37/40 / 40) = 0.0416; the quantile of
+        # 1 - 0.05/6 is 2.394, that of 80 % is 0.842
+        assert difference["family"] == 3
+        assert difference["detectable"] == pytest.approx((2.394 + 0.842) * 0.0416, rel=0.05)
+    assert "not separable: 任务0 (n=40: detectable about 0.1" in content["conclusions"][-1]
 
 
 def test_rows_of_one_document_count_as_one() -> None:
@@ -129,7 +148,7 @@ def test_rows_of_one_document_count_as_one() -> None:
     assert content["intervals"]["kind"] == "BCa bootstrap of documents"
 
 
-def test_a_report_can_do_without_trivial_answers() -> None:
+def test_a_report_can_do_without_trivial_answers_and_without_replies(tmp_path: Path) -> None:
     """Likelihoods are what a model gives; a trivial answer has none."""
     rows = [
         Prediction(f"{i:02d}", "热线", "perplexity", "问", "答复", "", nll=4.0 + i % 3, nll_tokens=4, tokens=1)
@@ -146,7 +165,12 @@ def test_a_report_can_do_without_trivial_answers() -> None:
     assert content["tasks"]["热线"]["value_differences"]["perplexity"]["value"] == pytest.approx(
         np.exp((nll - 20) / 80) - np.exp(nll / 80)
     )
+    assert content["generation"]["tuned"]["replies"] == 0 and "stopped" not in content["generation"]["tuned"]
+    assert content["same_as_base"] is None and content["lengths"]["rows"] == 0 == len(content["lengths"]["tokens"])
+    assert content["warnings"] == [w for w in content["warnings"] if w.startswith("Under 30 rows")]
     assert "| 热线 | 20 | token_probability |" in report_text.markdown(content, Drawn())
+    report_text.write(tmp_path, content)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["tasks.png"]
 
 
 def test_differences_are_given_of_values_that_both_systems_have() -> None:

@@ -86,20 +86,21 @@ def test_replies_that_repeat_the_input() -> None:
     parrot = [replace(row, prediction=row.prompt if i < 6 else row.prediction) for i, row in enumerate(replies())]
     assert only(found(parrot)).startswith("15% of the tuned model's replies are the input, word for word")
     # where the input is the right answer, repeating it is right
-    asked = [replace(row, prompt=row.reference) for row in replies()]
-    assert found(asked) == []
+    asked = [replace(row, prompt=row.reference) for row in replies(30)]
+    parrot = [replace(row, prediction=row.prompt) if i < 30 else row for i, row in enumerate(asked)]
+    assert found(parrot) == []
 
 
 def test_a_model_that_gives_one_answer_to_everything() -> None:
     labels = [replace(row, metric="classification", reference=PLACES[i % 4]) for i, row in enumerate(replies())]
     one = [replace(row, prediction="北京") for row in labels]
-    line = only(found(one, [replace(row, prediction="不知道") for row in labels]))
+    line = only(found(one, labels[:20] + one[20:]))
     assert line.startswith(
         "闲聊: 100% of the replies are the one `北京`, while the most frequent reference makes up 25%"
     )
     # where nearly every reference is that one as well, the model may be right
     skewed = [replace(row, reference="北京" if i < 38 else "上海") for i, row in enumerate(one)]
-    assert found(skewed, [replace(row, prediction="不知道") for row in skewed]) == []
+    assert found(skewed, [replace(row, prediction="上海") for row in skewed]) == []
 
 
 def test_lines_that_are_no_triples() -> None:
@@ -108,7 +109,7 @@ def test_lines_that_are_no_triples() -> None:
         replace(row, metric="triples", reference=gold, prediction=f"{gold}\n电机{i}_组成_转子")
         for i, row in enumerate(replies())
     ]
-    base = [replace(row, prediction="无") for row in rows]
+    base = [replace(row, prediction=gold if i == 0 else "无") for i, row in enumerate(rows)]
     assert found(rows, base) == []
     broken = [
         replace(row, prediction=f"{row.prediction}\n电机_异响" if i < 9 else row.prediction)
@@ -126,6 +127,44 @@ def test_a_value_that_rose_and_should_fall() -> None:
     line = only(found(likely(replies(30), 2.0), likely(replies(0), 1.0)))
     assert line.startswith("闲聊: perplexity rose from 2.77 to 7.54, and lower is better")  # e^1.02, e^2.02
     assert found(likely(replies(30), 1.0), likely(replies(0), 2.0)) == []
+
+
+def likelihoods(nll: float, rows: int = 40) -> list[Prediction]:
+    """Rows that only the likelihood of their reference is asked of, as a worker writes them."""
+    return [
+        Prediction(f"{i:03d}", "热线", "perplexity", f"问{i}", f"答{i}", "", nll=nll + 0.1 * (i % 5), nll_tokens=2)
+        for i in range(rows)
+    ]
+
+
+def test_rows_without_replies_give_no_warning_about_replies() -> None:
+    assert found(likelihoods(1.0), likelihoods(2.0)) == []
+    # beside replies they neither raise a share nor water it down: 5 of 40 replies are empty, of 80 rows all the more
+    empty = [replace(row, prediction="" if i < 5 else row.prediction) for i, row in enumerate(replies())]
+    base = replies(0) + likelihoods(2.0)
+    assert only(found(empty + likelihoods(1.0), base)).startswith("12% of the tuned model's replies are empty")
+    cut = [replace(row, finish_reason="length" if i < 5 else "stop") for i, row in enumerate(replies(30))]
+    assert only(found(cut + likelihoods(1.0), base)).startswith("12% of the tuned model's replies were cut")
+    same = found(replies(30) + likelihoods(1.0), replies(30) + likelihoods(2.0))
+    assert only(same).startswith("Every one of 40 replies is the untuned base's")
+
+
+def test_scores_that_are_the_same_on_every_row() -> None:
+    gold = "电机_部件故障_异响"
+    rows = [replace(row, metric="triples", reference=gold, prediction=gold) for row in replies()]
+    wrong = [replace(row, prediction="电机_组成_异响") for row in rows]
+    one_hit, one_miss = [*rows[:1], *wrong[1:]], [*wrong[:1], *rows[1:]]
+    assert found(one_miss, one_hit) == []
+    # of 40 rows without an exception: 1 - 0.05^(1/40) = 0.0722
+    base = only(found(one_miss, wrong))
+    assert base.startswith("The untuned base scores 0 on every row of 闲聊 (40 rows: up to 7.2%).") and "more (" in base
+    tuned = only(found(rows, one_hit))
+    assert tuned.startswith("The tuned model scores the maximum on every row of 闲聊 (40 rows: up to 7.2%).")
+    assert "less (" in tuned
+    # two rows a document: 1 - 0.05^(1/30) = 0.0950
+    documents = [[replace(row, group=str(i // 2)) for i, row in enumerate(side * 2)][:60] for side in (one_miss, wrong)]
+    documents = [[replace(row, id=f"{i:03d}") for i, row in enumerate(side)] for side in documents]
+    assert "闲聊 (30 documents: up to 9.5%)" in only(found(*documents))
 
 
 def test_rows_that_are_few_or_not_for_testing() -> None:

@@ -60,8 +60,7 @@ def no_chinese_font(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_plot_with_something_to_show_is_drawn(tmp_path: Path, no_chinese_font: None) -> None:
-    base = {"score": 0.2, "low": 0.1, "high": 0.3}
-    drawn = report_plots.draw(content(validation=VALIDATION, base=base), tmp_path)
+    drawn = report_plots.draw(content(validation=VALIDATION), tmp_path)
     assert drawn.files == ("tasks.png", "checkpoints.png", "breakdown.png", "lengths.png")
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn.files)
     assert drawn.names == {"task 1": "三元组", "value 1": "三元组.f1", "relation 1": "部件故障"}
@@ -85,6 +84,21 @@ def test_names_that_fonts_have_are_drawn_as_they_are(tmp_path: Path) -> None:
 def test_control_characters_are_no_names(tmp_path: Path) -> None:
     drawn = report_plots.draw(content(task="triples", relation="\x07"), tmp_path)
     assert drawn.names == {"relation 1": "\x07"}
+
+
+@pytest.mark.parametrize(
+    ("highest", "limit"), [(0, 0.1), (0.03, 0.1), (0.1, 0.1), (0.11, 0.2), (0.21, 0.5), (0.7, 1), (1.0 + 1e-12, 1)]
+)
+def test_axes_end_above_the_largest_interval(highest: float, limit: float) -> None:
+    import matplotlib.figure
+
+    interval = {"value": highest / 2, "low": 0, "high": highest}
+    axes = matplotlib.figure.Figure().add_subplot()
+    report_plots._scale(axes.set_xlim, [{"value": 0, "low": 0, "high": 0}, interval])
+    assert axes.get_xlim() == pytest.approx((-0.02 * limit, 1.02 * limit))
+    axes.set_ylim(0, 7)
+    report_plots._scale(axes.set_ylim, [interval, {"value": 3, "low": 2, "high": 4}])  # a perplexity
+    assert axes.get_ylim() == (0, 7)
 
 
 def test_binned_means_follow_the_points() -> None:

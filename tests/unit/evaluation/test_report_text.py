@@ -29,13 +29,11 @@ def row(
     return Prediction(f"{number:03d}", task, metric, f"```\n问{number}|", reference, prediction, **more)
 
 
-def build(
-    before: Sequence[Prediction], after: Sequence[Prediction], chosen: Mapping[str, Any] = {}, **more: Any
-) -> dict[str, Any]:
+def build(before: Sequence[Prediction], after: Sequence[Prediction], **chosen: Any) -> dict[str, Any]:
     return report.build(
         {"base": before, "tuned": after},
         split="test",
-        chosen={"step": 200, "why": "best", "by": "score", "validation": [], **chosen, **more},
+        chosen={"step": 200, "why": "best", "by": "score", "validation": [], **chosen},
         resamples=200,
         permutations=200,
         seed=1,
@@ -102,15 +100,16 @@ def test_values_that_literature_gives_in_percent_are_shown_times_100() -> None:
 
 def test_checkpoints_are_shown_with_what_chose_them_and_how_surely() -> None:
     rows = [row(i, "甲_乙_丙", "甲_乙_丙") for i in range(3)]
-    untuned = {"base": {"score": 0.2, "low": 0.1, "high": 0.3}}
-    shown = text(build(rows, rows, by="三元组.f1", validation=POINTS, chosen=untuned))
+    shown = text(build(rows, rows, by="三元组.f1", validation=POINTS))
     assert "Chosen by `三元组.f1` (higher is better). Its value lies within the interval of 1 of the 2 others" in shown
-    assert "| untuned base | 0.200 [0.100, 0.300] |\n| 100 | 0.500 [0.450, 0.550] |" in shown
+    assert "| step | 三元组.f1 |\n|---|---|\n| 100 | 0.500 [0.450, 0.550] |" in shown
     assert "| 200 (chosen) | 0.600 [0.520, 0.680] |" in shown
     apart = [{**POINTS[0]}, POINTS[1]]
     assert "outside every other checkpoint's interval" in text(build(rows, rows, validation=apart))
     assert "(lower is better)" in text(build(rows, rows, by="闲聊.perplexity", validation=POINTS))
     assert "Checkpoints on validation" not in text(build(rows, rows))
+    last = text(build(rows, rows, why="the last one: there are no validation rows"))
+    assert "Checkpoint: step 200 (the last one: there are no validation rows)." in last
 
 
 def test_the_coverage_of_such_intervals_is_stated() -> None:
@@ -126,6 +125,26 @@ def test_worst_rows_show_how_the_reply_ended() -> None:
     shown = text(build(rows, cut))
     assert "### 三元组 · 000 · 0.000 (base 1.000)\n\nCut at the limit, 9 tokens.\n\nprompt:" in shown
     assert "gold:\n\n```text\n甲_乙_丙\n```" in shown and "prediction:\n\n```text\n甲_乙_\n```" in shown
+
+
+def test_rows_without_replies_are_shown_as_such() -> None:
+    tuned = [row(i, "", "答", "perplexity", "热线", nll=0.5 + i, nll_tokens=1) for i in range(3)]
+    base = [replace(p, nll=2 * (p.nll or 0)) for p in tuned]
+    shown = text(build(base, tuned))
+    # nats a token: (0.5 + 1.5 + 2.5) / 3 of the tuned model; nothing is said of replies
+    assert "| system | prompts cut | nats a reference token |" in shown and "| tuned | 0.0% | 1.500 |" in shown
+    # exp(-2.5), exp(-5)
+    assert "### 热线 · 002 · 0.082 (base 0.007)\n\nNot replied to: the score is the probability" in shown
+    assert "gold:" in shown and "prediction:" not in shown
+    replies = [row(9, "", "甲_乙_丙"), row(10, "甲_乙_丙", "甲_乙_丙")]
+    shown = text(build(base + replies, tuned + replies))
+    assert "| system | prompts cut | replies | stopped by itself | empty | finish reasons |" in shown
+    assert "| tuned | 0.0% | 2 | 100.0% | 50.0% | stop 2 |" in shown
+
+
+def test_what_is_not_tested_is_said_once() -> None:
+    rows = [row(i, "甲_乙_丙", "甲_乙_丙") for i in range(3)]
+    assert text(build(rows, rows)).count("have intervals only and are not tested") == 1
 
 
 def test_only_plots_that_were_drawn_are_linked(tmp_path: Path) -> None:
