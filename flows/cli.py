@@ -200,6 +200,8 @@ def _help(verb: str, default: str, folder: Path) -> str:
         keys = (folder / f"{default}.yaml").read_text(encoding="utf-8")
         return f"{(module.__doc__ or '').strip()}\n\nusage: python -m flows.{verb} [key=value ...]\n\n{keys}"
     names = ", ".join(sorted(p.stem for p in CONF.glob("*.yaml")))
+    own = CONF / "verbs" / f"{verb}.yaml"
+    behind = f"\nkeys behind {verb}.:\n{own.read_text(encoding='utf-8')}" if own.is_file() else ""
     groups = "\n".join(
         f"  {g.name}=  {', '.join(group_options(g))}"
         for g in sorted(CONF.iterdir())
@@ -210,6 +212,7 @@ def _help(verb: str, default: str, folder: Path) -> str:
         f"usage: python -m flows.{verb} [--config-name NAME] [key=value ...]\n\n"
         f"configurations (default {default}): {names}\ngroups:\n{groups}\n"
         "keys: every key of those files (conf/) and of the sections in tasks/*/config.py; output=json for scripts"
+        f"{behind}"
     )
 
 

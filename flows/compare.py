@@ -11,6 +11,7 @@ that exist are reused, a method that fails is left out and named, and the same c
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from flows import cli
-from flows.execution import Execution
+from flows.execution import Execution, first_line
 from flows.full import Pipeline
 from tasks import plugins
 from tasks.artifacts import MethodComparison
 from tasks.config import PipelineConfig, parse, parse_section
-from tasks.errors import ConfigError, StageError, Stopped
+from tasks.errors import ConfigError, StageError, Stopped, UserError
 from tasks.evaluation.comparison_stage import compare_methods
 from tasks.evaluation.reporting.method_comparison import BASE, Run
 from tasks.schema import Field, Section
@@ -65,12 +66,12 @@ def configure(name: str, overrides: Sequence[str]) -> Comparison:
     Raises:
         ConfigError: a key is wrong for any of them, or something else than the method would differ.
     """
-    own = [o.removeprefix(_OWN) for o in overrides if o.startswith(_OWN)]
-    rest = [o for o in overrides if not o.startswith(_OWN)]
+    own = [o.lstrip("+").removeprefix(_OWN) for o in overrides if o.lstrip("+").startswith(_OWN)]
+    rest = [o for o in overrides if not o.lstrip("+").startswith(_OWN)]
     try:
         compare = parse_section(CompareConfig, cli.composed("compare", own, cli.CONF / "verbs"))
     except ConfigError as error:
-        raise ConfigError([_OWN + problem for problem in error.problems]) from None
+        raise ConfigError([re.sub(r"^(override not understood: )?", rf"\1{_OWN}", p) for p in error.problems]) from None
     fixed = {"method": "compare.methods", "training.seed": "compare.seeds"}
     problems = [
         f"{o}: {fixed[key]} decides it in a comparison; say {fixed[key]}=[...]"
@@ -81,6 +82,11 @@ def configure(name: str, overrides: Sequence[str]) -> Comparison:
     methods = [m for m in dict.fromkeys(compare.methods) if m != "base"]
     named = {**dict.fromkeys(methods, "methods"), **dict.fromkeys(compare.learning_rates, "learning_rates")}
     problems += [f"compare.{k}: {m}: unknown; {plugins.nearest(m, known)}" for m, k in named.items() if m not in known]
+    problems += [
+        f"compare.learning_rates: {m}: not among compare.methods={methods}"
+        for m in compare.learning_rates
+        if m in known and m not in methods
+    ]
     if not methods:
         problems.append(f"compare.methods={compare.methods}: names no method; known: {', '.join(known)}")
     if problems:
@@ -133,14 +139,18 @@ def run(comparison: Comparison) -> dict[str, Any]:
 
 
 def _compare(execution: Execution, comparison: Comparison) -> MethodComparison:
-    """Each method's run stays open until its numbers, which are means over its seeds, are known."""
+    """Each system's run stays open until its numbers, which are means over its seeds, are known."""
+    first = comparison.first
+    shared = Pipeline(first, execution)
+    _ = shared.dataset, shared.base, shared.tokens  # a mistake in what all share is told once, and ends the comparison
     runs: list[Run] = []
-    failed: dict[str, str] = {}
+    failed: dict[str, Exception] = {}
     with ExitStack() as stack:
-        systems = {BASE: stack.enter_context(execution.below(comparison.first, BASE, unused=("method", "training")))}
+        base = execution.below(first, BASE, unused=("method", "training"), timed=False)
+        systems = {BASE: stack.enter_context(base)}
         for (method, seed), config in comparison.pipelines.items():
             if method not in systems:
-                systems[method] = stack.enter_context(execution.below(config, method))
+                systems[method] = stack.enter_context(execution.below(config, method, timed=False))
             label = f"{method}, seed {seed}"
             log.info("compare: %s", label)
             try:
@@ -149,11 +159,15 @@ def _compare(execution: Execution, comparison: Comparison) -> MethodComparison:
             except (KeyboardInterrupt, Stopped):
                 raise
             except Exception as error:  # one failed method does not lose the others
-                failed[label] = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                log.error("compare: %s failed and is left out: %s", label, failed[label])
+                failed[label] = error
+                log.error("compare: %s failed and is left out: %s", label, first_line(error))
+        for method in systems.keys() - {BASE, *(run.method for run in runs)}:
+            systems[method].status = "FAILED"
+        why = {label: first_line(error) for label, error in failed.items()}
         if not runs:
-            raise StageError("compare: no method succeeded: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
-        made = execution.stage("compare", compare_methods, comparison.first.evaluation, runs, failed)
+            kind = ConfigError if all(isinstance(error, UserError) for error in failed.values()) else StageError
+            raise kind(f"compare: no method succeeded: {'; '.join(f'{label}: {line}' for label, line in why.items())}")
+        made = execution.stage("compare", compare_methods, first.evaluation, runs, why)
         for name, system in made.systems.items():
             systems[name].metrics.update(_numbers(system))
     execution.publish_page("methods", (made.path / "comparison.md").read_text(encoding="utf-8"))

@@ -10,14 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import PositiveInt
+
 from flows import cli
 from flows.full import Pipeline
 from tasks import devices
 from tasks.config import parse
 from tasks.conversation import read_rows, write_rows
 from tasks.errors import DataError
-from tasks.evaluation import predictions, scoring
+from tasks.evaluation import scoring
 from tasks.evaluation.answering import benchmark as generation_benchmark
+from tasks.evaluation.files import replies
 from tasks.launch import run_worker
 from tasks.schema import How, Section
 
@@ -30,7 +33,9 @@ class EvaluateBench(Section):
     overrides: list[str] = How([], doc="More of its keys, as ['data=triples', 'data.path=FILE'].")
     max_steps: int | None = How(None, ge=1, doc="Steps of the training; null: the experiment's own.")
     rows: int | None = How(None, ge=1, doc="Test rows, the first so many; null: all.")
-    sizes: list[int] = How([2, 4, 8, 16, 32, 64, 128], min_length=1, doc="Rows of the fixed batches that are tried.")
+    sizes: list[PositiveInt] = How(
+        [2, 4, 8, 16, 32, 64, 128], min_length=1, doc="Rows of the fixed batches that are tried."
+    )
     repeats: int = How(3, ge=1, doc="Runs of each recipe, in turns; medians are shown.")
     root: Path = How(Path("runs"), doc="Where artifacts are kept: a checkpoint that is there is not trained again.")
 
@@ -52,7 +57,7 @@ def evaluate_bench(config: EvaluateBench) -> dict[str, Any]:
         measured = run_worker(
             "tasks.evaluation.answering.benchmark", folder, job, label="generation", device=job["device"]
         )
-        answered = {name: predictions.read(folder / f"{name}.jsonl") for name in ("loop", measured["best"], "ours")}
+        answered = {name: replies.read(folder / f"{name}.jsonl") for name in ("loop", measured["best"], "ours")}
     scores = {name: round(scoring.mean_score(rows), 6) for name, rows in answered.items()}
     return {"experiment": config.experiment, "step": made.steps[-1], **measured, "scores": scores}
 

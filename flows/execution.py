@@ -31,12 +31,13 @@ class Execution:
         store: where artifacts are published.
         results: what each stage returned, by stage name, in order.
         seconds: how long each stage took in this execution.
-        metrics: numbers that its tracked run is closed with.
+        metrics, status: numbers that its tracked run is closed with, and how it ended where no error ended it.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
         self.metrics: dict[str, float] = {}
+        self.status = "FINISHED"
         self._label = ""
         self.store = Store(config.paths.root)
         self.results: dict[str, Any] = {}
@@ -46,44 +47,52 @@ class Execution:
     def run(self, goal: Callable[[], T], *, name: str) -> T:
         """Run ``goal``, which calls :meth:`stage`, as one tracked execution."""
         self.tracker = _tracker(self.config, name)
-        with self._closing():
+        with self._closing(timed=True):
             return _as_flow(goal, name) if self.config.orchestrator == "prefect" else goal()
 
     @contextmanager
-    def below(self, config: PipelineConfig, name: str, *, unused: tuple[str, ...] = ()) -> Iterator[Execution]:
+    def below(
+        self, config: PipelineConfig, name: str, *, unused: tuple[str, ...] = (), timed: bool = True
+    ) -> Iterator[Execution]:
         """An execution within this one: its own results, its own tracked run below this one's.
 
         Args:
             unused: sections of the configuration that play no part in it, which its run does not tell.
+            timed: whether how long it was open says anything.
         """
         child = Execution(config)
         child._label = f"{name} "
         settings = {section: value for section, value in _settings(config).items() if section not in unused}
         child.tracker = self.tracker.below(name, settings)
-        with child._closing():
+        with child._closing(timed):
             yield child
 
     @contextmanager
-    def _closing(self) -> Iterator[None]:
+    def _closing(self, timed: bool) -> Iterator[None]:
         """Close the tracked run with how the block ended."""
         started = time.monotonic()
         status = "FAILED"
         try:
             yield
-            status = "FINISHED"
+            status = self.status
         except (KeyboardInterrupt, Stopped):
             status = "KILLED"
             raise
         finally:
-            self.tracker.finish(status, {"seconds": time.monotonic() - started, **self.metrics})
+            seconds = {"seconds": time.monotonic() - started} if timed else {}
+            self.tracker.finish(status, {**seconds, **self.metrics})
 
     def publish_page(self, key: str, markdown: str) -> None:
-        """Show a text on the Prefect flow run's page, where there is one."""
-        if self.config.orchestrator == "prefect":
-            _prefect()
-            from prefect.artifacts import create_markdown_artifact
+        """Show a text on the Prefect flow run's page, where there is one and its server takes it."""
+        if self.config.orchestrator != "prefect":
+            return
+        _prefect()
+        from prefect.artifacts import create_markdown_artifact
 
+        try:
             create_markdown_artifact(markdown, key=key)
+        except Exception as error:  # a view of what the store holds; nothing is lost without it
+            log.warning("Prefect does not take the page %s (%s)", key, first_line(error))
 
     def stage(self, name: str, work: Callable[..., T], *inputs: Any, **options: Any) -> T:
         """Run one stage; ``store`` and ``on_metrics`` are added where the stage takes them."""
@@ -156,9 +165,39 @@ def _no_traceback(record: logging.LogRecord) -> bool:
 
 
 def _as_flow(goal: Callable[[], T], name: str) -> T:
+    """Run ``goal`` as a flow. What it did counts, also where the server is gone by the time of the flow's end.
+
+    Ctrl-C ends a temporary server too, as it is of the same process group; a server of one's own may die.
+    """
     log.info("starting Prefect (orchestrator=none runs without it)")
-    flow = _prefect().flow(name=f"weitiao-{name}", validate_parameters=False)(goal)
-    return cast(T, flow())
+    results: list[T] = []
+    stops: list[BaseException] = []
+
+    def noted() -> T:
+        try:
+            results.append(goal())
+        except (KeyboardInterrupt, Stopped) as stop:
+            stops.append(stop)
+            raise
+        return results[0]
+
+    flow = _prefect().flow(name=f"weitiao-{name}", validate_parameters=False)(noted)
+    try:
+        return cast(T, flow())
+    except WeitiaoError:
+        raise
+    except Exception as error:
+        if stops:
+            raise stops[0] from None
+        if not results:
+            raise
+        log.warning("Prefect does not take the end of the flow, which is done (%s)", first_line(error))
+        return results[0]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _may_pass_next_time(task: Any, run: Any, state: Any) -> bool:

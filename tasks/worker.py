@@ -101,7 +101,7 @@ def out_of_memory(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError", "OutOfMemory"}:
         return True
-    words = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
@@ -124,12 +124,12 @@ def _gpus(job: Job) -> AbstractContextManager[None]:
 def peak_memory_bytes() -> int:
     """Most memory that this process used since :func:`restart_peak_memory`, or since it started.
 
-    Of the GPU (allocated) where there is one, else resident.
+    Of the GPUs (allocated; the sum of their peaks) where it used any, else resident.
     """
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    if torch.cuda.is_initialized():
+        return sum(int(torch.cuda.max_memory_allocated(gpu)) for gpu in range(torch.cuda.device_count()))
     return peak_resident_bytes()
 
 
@@ -137,8 +137,9 @@ def restart_peak_memory() -> None:
     """Count the peak from here on; a resident peak can be restarted on Linux only."""
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if torch.cuda.is_initialized():  # else there is no count yet
+        for gpu in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(gpu)
     with contextlib.suppress(OSError):  # not Linux, or a container that does not allow it
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import time
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,8 @@ def _answer(job: Job, system: Mapping[str, Any], splits: Mapping[str, list[Row]]
         counter.add(sum(row.id in finished[split] for row in rows))
     if all(row.id in finished[split] for split, rows in splits.items() for row in rows):
         return False
-    restart_peak_memory()
     opened = open_system(system, job.values, next(filter(None, splits.values())))
+    restart_peak_memory()  # opening may load a model twice
     facts = {**opened.facts, "untuned": not system.get("base"), "peak_memory_bytes": None}
     write_atomic(_facts_file(job, system["name"]), json.dumps(facts, indent=1))
     for split, rows in splits.items():
@@ -114,12 +115,8 @@ class _Answers:
         self._job, self._system, self._rows, self._finished = job, system, rows, finished
         self._path, self._counter = path, counter
         self._limit, self._new_tokens = job.values["max_prompt_tokens"], job.values["max_new_tokens"]
-        whole = [system.renderer.prompt_ids(row.prompt) for row in rows]
-        self._cut = [len(prompt) > self._limit for prompt in whole]
-        self._prompts = [
-            system.renderer.prompt_ids(row.prompt, self._limit) if cut else prompt
-            for row, prompt, cut in zip(rows, whole, self._cut, strict=True)
-        ]
+        rendered = [self._rendered(row) for row in rows]
+        self._prompts, self._cut = [prompt for prompt, _ in rendered], [cut for _, cut in rendered]
         self._memory, self._likelihood_memory = generation.Memory(), generation.Memory()
         self._unwritten: list[predictions.Prediction] = []
         self._written = time.monotonic()
@@ -145,6 +142,12 @@ class _Answers:
             for i, found in self._likelihoods(unit).items():
                 self._note(i, Reply([], "stop", 0.0), found)
             self._write(now=True)
+
+    def _rendered(self, row: Row) -> tuple[array[int], bool]:
+        """A row's prompt, and whether it was cut. 4 bytes a token, where a list of Python's numbers takes 36."""
+        prompt = self._system.renderer.prompt_ids(row.prompt)
+        cut = len(prompt) > self._limit
+        return array("i", self._system.renderer.prompt_ids(row.prompt, self._limit) if cut else prompt), cut
 
     @property
     def _reply_tokens(self) -> int:

@@ -12,7 +12,6 @@ Source: Dong et al. 2024, XGrammar, https://arxiv.org/abs/2411.15100.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +20,11 @@ from tasks import plugins
 from tasks.errors import ConfigError
 from tasks.models import spelling
 
-#: A line is head_relation_tail. A part holds no underscore and no control character, and more than spaces. The line
-#: breaks around the lines are those that some layouts write around a reply.
-_TRIPLES = r"""
+#: Triples, in xgrammar's EBNF. A line is head_relation_tail. A part holds no underscore and no control character, and
+#: more than spaces. The line breaks around the lines are those that some layouts write around a reply.
+TRIPLES = r"""
 root ::= "\n"? (line ("\n" line)*)? "\n"?
-line ::= part "_" relation "_" part
+line ::= part "_" part "_" part
 part ::= " "* [^_\x00-\x20\x7f\u00a0\u3000] [^_\x00-\x1f\x7f]*
 """
 _KINDS = ["triples"]
@@ -85,18 +84,8 @@ class Constraint:
             if not matcher.is_terminated() and not matcher.accept_token(int(token)):
                 raise ValueError(f"row {row}: token {token} may not come next: choose from the masked logits")
 
-    def keep(self, state: State, rows: Sequence[int]) -> State:
-        """The state of those rows, in that order."""
-        return State([state.matchers[row] for row in rows])
 
-
-def load(
-    kind: str,
-    tokenizer: Any,
-    stop_ids: Sequence[int],
-    vocabulary_size: int,
-    relations: Sequence[str] | None = None,
-) -> Constraint:
+def load(kind: str, tokenizer: Any, stop_ids: Sequence[int], vocabulary_size: int) -> Constraint:
     """The constraint of a kind of answer for one model.
 
     Args:
@@ -104,7 +93,6 @@ def load(
         tokenizer: a tokenizer with a fast backend.
         stop_ids: the tokens that end a reply.
         vocabulary_size: the width of the model's logits, which may be larger than the tokenizer's vocabulary.
-        relations: the only ones allowed; None allows any.
 
     Raises:
         ConfigError: xgrammar is not installed, or a value cannot be used.
@@ -118,21 +106,7 @@ def load(
         ) from None
     if kind not in _KINDS:
         raise ConfigError(f"constrained decoding of {kind!r}: no such grammar; {plugins.nearest(kind, _KINDS)}")
-    return Constraint(triples_grammar(relations), token_bytes(tokenizer, vocabulary_size), stop_ids)
-
-
-def triples_grammar(relations: Sequence[str] | None = None) -> str:
-    """The grammar of triples in xgrammar's EBNF. Raises ConfigError: a relation that no line can hold."""
-    if relations is None:
-        return f"{_TRIPLES}relation ::= part\n"
-    wrong = [r for r in relations if not r.strip() or "_" in r or not r.isprintable()]
-    if wrong or not relations:
-        raise ConfigError(
-            f"constrained decoding of triples: relations={list(relations)!r}: each must be a text of printable "
-            "characters without underscore, and there must be one; null allows any relation"
-        )
-    names = " | ".join(json.dumps(name) for name in dict.fromkeys(relations))
-    return f"{_TRIPLES}relation ::= {names}\n"
+    return Constraint(TRIPLES, token_bytes(tokenizer, vocabulary_size), stop_ids)
 
 
 def token_bytes(tokenizer: Any, size: int) -> list[bytes]:

@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,13 @@ _PARAMS_A_CALL = 100
 _CURVE_EVERY_S = 5.0
 
 
+@dataclass
+class _Fate:
+    """Whether MLflow failed; shared by an execution's tracker and those below it, so that each says and waits once."""
+
+    off: bool = False
+
+
 class MlflowTracker:
     """One execution's parent run."""
 
@@ -47,7 +55,7 @@ class MlflowTracker:
         self._config = config
         self._root = root
         self._uri = config.uri or f"sqlite:///{(root / 'mlflow.db').as_posix()}"
-        self._off = False
+        self._fate = _Fate()
         self._client: Any = None
         self._experiment_id = ""
         self._run_id = ""
@@ -192,12 +200,12 @@ class MlflowTracker:
     # --- failing softly ---------------------------------------------------------------------------------------
 
     def _try(self, what: str, call: Callable[[], T]) -> T | None:
-        if self._off:
+        if self._fate.off:
             return None
         try:
             return call()
         except Exception as error:
-            self._off = True
+            self._fate.off = True
             reason = str(error).strip().splitlines() or [type(error).__name__]
             log.warning(
                 "MLflow at %s fails (%s: %s); the pipeline goes on without it, see %s",

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def kill_trainer_of(method: str, root: Path, flow: subprocess.Popen[str]) -> Non
             if "tasks.training.worker" in line and f"{root}/train/{method}-" in line:
                 process.kill()
                 return
+        time.sleep(0.02)  # between looks: the processes that are waited for need the cores
 
 
 def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -130,3 +132,10 @@ def test_what_failed_is_done_again_and_nothing_else(
     made = result(again)
     assert set(made["systems"]) == {"base", "lora", "full", "ptuning_v2"} and not made["failed"]
     assert (again.stderr.count("train: reused"), again.stderr.count("train: starts")) == (1, 2)
+
+
+def test_a_mistake_in_what_all_share_is_the_users_and_told_once(readable_base: Path, tmp_path: Path) -> None:
+    done = compare(readable_base, tmp_path, "data.path=nowhere.json", "compare.methods=[lora,full]")
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == [done.stderr.splitlines()[-1]]
+    assert "nowhere.json" in done.stderr.splitlines()[-1]

@@ -8,6 +8,7 @@ Shapes: b rows, s tokens of the longest (left-padded), n places of replies in a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -32,7 +33,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """-log p (nats) summed over ``tokens`` tokens; None where the row's prompt could not be cut to its limit."""
+    """-log p (nats) summed over ``tokens`` tokens; None over 0 tokens where there is no such number.
+
+    That is so where training would leave the row out, and where the sum is not finite: float16 can overflow.
+    """
 
     nll: float | None = None
     tokens: int = 0
@@ -92,4 +96,4 @@ def _measured(model: Any, targets: Sequence[Target]) -> list[Likelihood]:
         hook.remove()
     counts = [len(t.places) for t in targets]
     sums = [float(part.sum()) for part in losses.split(counts)]
-    return [Likelihood(nll, count) for nll, count in zip(sums, counts, strict=True)]
+    return [Likelihood(nll, n) if math.isfinite(nll) else Likelihood() for nll, n in zip(sums, counts, strict=True)]

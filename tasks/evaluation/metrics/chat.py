@@ -5,8 +5,8 @@
 ``copied``: share that is a training reply and not the reference (tasks.evaluation.copying); only where every row
 was looked at.
 ``perplexity``: exp(mean negative log likelihood of a token of the real replies), lower is better; also by turn of
-the dialogue, the fourth and later ones together. Only where every row has its likelihood; else the facts say how
-many lack it. A resample without a row of some turn has the overall perplexity there: it knows no other.
+the dialogue, the fourth and later ones together. Over the rows that have a likelihood; the facts say how many lack it.
+A resample without a row of some turn has the overall perplexity there: it knows no other.
 ``distinct_1`` and ``distinct_2``: distinct n-grams over all n-grams of all replies (0-1; low means that the model
 repeats itself). They are properties of the whole set, so they are facts without an interval.
 
@@ -50,7 +50,7 @@ def score(rows: Sequence[Prediction], options: Options) -> RowScores:
             **base.facts,
             "distinct_1": distinct(replies, 1),
             "distinct_2": distinct(replies, 2),
-            "rows_without_likelihood": sum(r.nll is None for r in rows),
+            "rows_without_likelihood": sum(likelihood(r)[1] == 0 for r in rows),
         },
         percent=base.percent,
     )
@@ -66,12 +66,11 @@ def _copied(rows: Sequence[Prediction]) -> dict[str, list[bool]]:
 
 
 def _likelihoods(rows: Sequence[Prediction]) -> dict[str, list[float]]:
-    """Columns ``nll`` and ``tokens``, and the same of each turn's rows alone (``nll[turn 1]``)."""
-    if any(r.nll is None for r in rows):
-        return {}
+    """Columns ``nll`` and ``tokens``, and the same of each turn's rows alone (``nll[turn 1]``); none without a row."""
     every = [likelihood(r) for r in rows]
+    turns = sorted({_turn(r) for r, (_, tokens) in zip(rows, every, strict=True) if tokens})
     columns: dict[str, list[float]] = {}
-    for turn in ("", *sorted({_turn(r) for r in rows})):
+    for turn in ("", *turns) if turns else ():
         kept = [pair if not turn or _turn(r) == turn else (0.0, 0) for r, pair in zip(rows, every, strict=True)]
         columns[f"nll{turn}"], columns[f"tokens{turn}"] = [nll for nll, _ in kept], [tokens for _, tokens in kept]
     return columns

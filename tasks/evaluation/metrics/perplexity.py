@@ -4,6 +4,9 @@
 probabilities; 0-1, higher is better, and so the primary value. ``perplexity`` is its inverse.
 ``bits_per_character``: bits that the system needs for a reply, over the reply's characters. Perplexities of models
 with different tokenisers do not compare, bits per character do. Both count the reply's end token.
+
+Rows without a likelihood (a prompt that cannot be cut to its limit, an overflow in float16) are left out of the values
+and counted in the facts; their own score is 0, so that they are among the worst rows.
 """
 
 from __future__ import annotations
@@ -22,30 +25,35 @@ def score(rows: Sequence[Prediction], options: Options) -> RowScores:
     """Score the rows' likelihoods.
 
     Raises:
-        DataError: a row has none.
+        DataError: no row has one.
     """
-    statistics = np.array([[*likelihood(r), len(r.reference)] for r in rows], dtype=np.float64)
+    known = [likelihood(r) for r in rows]
+    counted = [len(r.reference) if tokens else 0 for r, (_, tokens) in zip(rows, known, strict=True)]
+    statistics = np.column_stack([np.array(known, dtype=np.float64), counted])
     nll, tokens, characters = statistics.T
+    if not tokens.any():
+        raise DataError(
+            f"no row of {rows[0].task} has a likelihood; row {rows[0].id}: nll is {rows[0].nll} over nll_tokens = "
+            f"{rows[0].nll_tokens}; perplexity needs the likelihood that a model gives each reference: evaluate a "
+            "model, or score by another metric"
+        )
     return RowScores(
         primary="token_probability",
         statistics=statistics,
         values=_values,
-        rows=np.exp(-nll / tokens),
-        facts={"tokens": int(tokens.sum()), "characters": int(characters.sum())},
+        rows=np.where(tokens > 0, np.exp(-ratio(nll, tokens)), 0.0),
+        facts={
+            "tokens": int(tokens.sum()),
+            "characters": int(characters.sum()),
+            "rows_without_likelihood": int((tokens == 0).sum()),
+        },
     )
 
 
 def likelihood(row: Prediction) -> tuple[float, int]:
-    """-log p (nats) of the row's reference, and its tokens.
-
-    Raises:
-        DataError: the row has no likelihood.
-    """
-    if row.nll is None or row.nll_tokens < 1:
-        raise DataError(
-            f"row {row.id} of {row.task}: nll is {row.nll} over nll_tokens = {row.nll_tokens}; perplexity "
-            "needs the likelihood that a model gives each reference: evaluate a model, or score by another metric"
-        )
+    """-log p (nats) of the row's reference, and its tokens; of no token where the row has no finite likelihood."""
+    if row.nll is None or not math.isfinite(row.nll) or row.nll_tokens < 1:
+        return 0.0, 0
     return row.nll, row.nll_tokens
 
 

@@ -43,6 +43,7 @@ def find(report: Mapping[str, Any], tuned: Answers, worker_facts: Mapping[str, A
     yield from _copies(replies)
     yield from _malformed(replies)
     yield from _less_likely(report)
+    yield from _unmeasured(report)
     yield from _all_alike(report)
     yield from _rows(report)
 
@@ -60,6 +61,19 @@ def _unchanged(report: Mapping[str, Any], worker_facts: Mapping[str, Any]) -> It
             "changed nothing that shows. Train longer or at a higher learning rate, and see that the adapter's norm is "
             "not 0."
         )
+
+
+def _unmeasured(report: Mapping[str, Any]) -> Iterator[str]:
+    """Perplexities that leave rows out: two systems may then be averaged over different rows."""
+    for task, found in report["tasks"].items():
+        for system, facts in found["facts"].items():
+            lacking = facts.get("rows_without_likelihood", 0)
+            if lacking and any(name.startswith("perplexity") for name in found["values"][system]):
+                yield (
+                    f"{task}: {lacking} of {found['rows']} rows have no likelihood under the {_SYSTEMS[system]} and "
+                    "are left out of its perplexity: the prompt leaves no room for the reference, or numbers overflowed. "
+                    "Raise tokenization.max_prompt_tokens, or use bf16 instead of fp16."
+                )
 
 
 def _broken(facts: Mapping[str, Any]) -> Iterator[str]:

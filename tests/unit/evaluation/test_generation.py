@@ -6,25 +6,30 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny as tiny_model
 from tiny_models import FAMILIES
 
 from tasks.conversation import Message, Row, write_rows
 from tasks.errors import ResourceError, Stopped
-from tasks.evaluation import predictions, worker
+from tasks.evaluation import predictions, scoring, worker
 from tasks.evaluation.answering import generation, likelihood
 from tasks.evaluation.answering.generation import Unit
 from tasks.evaluation.predictions import Prediction
+from tasks.methods import lora
 from tasks.models import decoding
 from tasks.models.decoding import Reply
+from tasks.models.embedded import FOLDER
 from tasks.models.fitting import fit
-from tasks.models.loading import Loaded, load
-from tasks.worker import Job
+from tasks.models.loading import Loaded, load, load_base
+from tasks.worker import Job, peak_resident_bytes
 
 NEW_TOKENS = 8
 _ROOT = Path(worker.__file__).parents[2]
@@ -95,15 +100,19 @@ def test_sampling_settings_shipped_with_a_model_do_not_leak_in(tiny: Path, promp
     assert [r.ids for r in greedy(model, prompts)] == [r.ids for r in expected]
 
 
-@pytest.mark.parametrize("error", ["cuda", "cpu"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "torch.OutOfMemoryError",
+        "DefaultCPUAllocator: can't allocate memory",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
 def test_out_of_memory_halves_what_is_decoded_together_and_gives_no_row_twice(error: str) -> None:
     import torch
 
-    full = (
-        torch.OutOfMemoryError("full")
-        if error == "cuda"
-        else RuntimeError("DefaultCPUAllocator: can't allocate memory")
-    )
+    full = torch.OutOfMemoryError("full") if error == "torch.OutOfMemoryError" else RuntimeError(error)
     tried: list[int] = []
 
     def work(rows: Sequence[int], slots: int) -> Iterator[list[tuple[int, str]]]:
@@ -149,7 +158,6 @@ def test_a_prefix_is_seen_by_every_row_of_a_padded_batch(tiny: Path, prompts: li
     import torch
 
     from tasks.methods import ptuning_v2
-    from tasks.models.loading import load_base
 
     config = ptuning_v2.Config(name="ptuning_v2", num_virtual_tokens=3)
     model = ptuning_v2.attach(load_base(tiny / "base", "cpu", "float32"), config).eval()
@@ -180,6 +188,99 @@ def test_an_inexact_merge_is_noticed(tiny: Path, prompts: list[list[int]]) -> No
 
     model.merge_adapter = merge_and_damage
     assert generation.merge_if_exact(model, prompts[:4], "float32") is False
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Random LoRA adapters of the embedded model, which move its logits about as much as training does."""
+    import torch
+
+    torch.set_num_threads(1)  # on a busy machine two threads wait for each other more than they compute
+    folder = tmp_path_factory.mktemp("adapters")
+    for step in (1, 2):
+        tiny_model.build_checkpoint(FOLDER, folder / f"{step}", step)
+    return [folder / f"{step}" for step in (1, 2)]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_correct_merge_is_accepted_in_every_precision_and_one_at_a_wrong_scale_is_not(
+    dtype: str, adapters: list[Path]
+) -> None:
+    renderer = load(FOLDER).renderer
+    texts = (
+        "水温高，风扇不转，请列出三元组",
+        "糖尿病患者头晕是什么原因？",
+        "油泵漏油",
+        "请问这个症状怎么治疗，需要住院吗",
+    )
+    # so many that some choices are near ties
+    asked = [renderer.prompt_ids([Message("user", text[i:])]) for text in texts for i in range(4)]
+
+    def merged(adapter: Path, factor: float) -> bool | None:
+        model = lora.load(load_base(FOLDER, "cpu", dtype), adapter, lora.Config(name="lora"), trainable=False)
+        return generation.merge_if_exact(_folded_at(model.eval(), factor), asked, dtype)
+
+    assert [merged(adapter, 1) for adapter in adapters] == [True] * 2
+    assert [merged(adapters[0], factor) for factor in (0.5, 1.5)] == [False] * 2
+
+
+def _folded_at(model: Any, factor: float) -> Any:
+    """The model, whose adapter is folded in at ``factor`` times its scale."""
+    honest = model.merge_adapter
+
+    def merge() -> None:
+        for module in model.modules():
+            if hasattr(module, "lora_A"):
+                module.scaling = {name: factor * scale for name, scale in module.scaling.items()}
+        honest()
+
+    model.merge_adapter = merge
+    return model
+
+
+def test_logits_are_the_same_within_their_spread_and_only_clear_choices_count() -> None:
+    import torch
+
+    before = torch.tensor([[4.0, 2.0, -2.0, -4.0]] * 8)  # standard deviation sqrt(320 / 31) = 3.21, a lead of 2
+    same = generation.same_but_rounding
+    assert same(before, before, 0.25)
+    shifted = before + 1.0
+    assert same(before, shifted, 0.35) and not same(before, shifted, 0.25)  # 1.12 and 0.80 are allowed
+    turned = before.clone()
+    turned[3, 1] += 2.1  # the root mean square is 2.1 / sqrt(32) = 0.37
+    assert same(before, turned, 0.35) and not same(before, turned, 0.25)  # leads up to 2.25, 1.61 may turn
+    overflowed = before.clone()
+    overflowed[0, 0] = float("nan")
+    assert not same(before, overflowed, 0.35)
+
+
+def test_a_model_is_probed_one_prompt_at_a_time_at_the_prompts_ends(tiny: Path, prompts: list[list[int]]) -> None:
+    loaded = load(tiny / "checkpoints/step-000001", base=tiny / "base")
+    seen: list[tuple[int, ...]] = []
+    head = loaded.model.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, output: seen.append(tuple(output.shape[:2])))
+    long = [prompt * 3 for prompt in prompts[:4]]
+    assert generation.merge_if_exact(loaded.model, long, "float32") is True
+    assert seen == [(1, 8)] * 8
+    found = generation.digest(loaded.model, long)
+    assert seen[8:] == [(1, 1)] * 4
+    assert generation.digest(loaded.model, long) == found != generation.digest(loaded.model, long[:3])
+
+
+def test_a_model_that_gives_all_logits_only_is_probed_at_its_prompts_ends(
+    tiny: Path, prompts: list[list[int]], base: Loaded
+) -> None:
+    import torch
+    from peft import PromptTuningConfig, get_peft_model
+
+    def tuned(seed: int) -> Any:
+        torch.manual_seed(seed)
+        settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        return get_peft_model(load(tiny / "base").model, settings).eval()
+
+    digests = [generation.digest(model, prompts[:4]) for model in (base.model, tuned(1), tuned(1), tuned(2))]
+    assert digests[1] == digests[2] and len(set(digests)) == 3
+    assert len({generation.digest(tuned(1), [[*prompts[0], last]]) for last in (20, 21)}) == 2
 
 
 # --- likelihoods ------------------------------------------------------------------------------------------------
@@ -227,7 +328,6 @@ def test_likelihoods_of_tuned_models_see_the_trained_vectors(
     import torch
 
     from tasks import plugins
-    from tasks.models.loading import load_base
 
     module = plugins.load("tasks.methods", method, key="method")
     model = module.attach(
@@ -244,6 +344,18 @@ def test_likelihoods_of_tuned_models_see_the_trained_vectors(
             scores = model(input_ids=torch.tensor([target.ids])).logits[0].log_softmax(-1)
         expected = -sum(float(scores[place - 1, target.ids[place]]) for place in target.places)
         assert together[i].nll == pytest.approx(expected, rel=1e-4) != pytest.approx(plain[i].nll)
+
+
+def test_a_sum_that_is_not_finite_is_no_likelihood(tiny: Path, make_row: Callable[[int], Row]) -> None:
+    import torch
+
+    broken = load(tiny / "base")
+    targets = {i: likelihood.target(broken.renderer, make_row(i), 64, 64) for i in range(3)}
+    never = targets[0].ids[targets[0].places[0]]
+    with torch.no_grad():
+        broken.model.get_output_embeddings().weight[never] = float("inf")
+    found = dict(pair for group in likelihood.stream(broken.model, targets, 3) for pair in group)
+    assert found[0] == likelihood.Likelihood(None, 0)
 
 
 def test_logits_of_replies_only_are_computed_and_so_many_at_a_time() -> None:
@@ -384,10 +496,59 @@ def test_likelihoods_are_measured_where_the_metric_asks_and_perplexity_alone_gen
     assert found["r010"].prediction == "" and found["r010"].finish_reason == "stop"
 
 
+def test_rows_whose_reference_cannot_be_measured_end_no_evaluation_and_are_counted(tiny: Path, tmp_path: Path) -> None:
+    def row(name: str, prompt: tuple[Message, ...]) -> Row:
+        return Row(name, (*prompt, Message("assistant", "治疗")), "t", "perplexity")
+
+    short, system = (Message("user", "问"),), tuple(Message("system", "") for _ in range(9))
+    job = Job(make_job(tmp_path / "job", tiny, tiny_model.make_row, max_reply_tokens=6))
+    rows = [row("a", short), row("b", (*system, *short)), row("c", short)]  # b: empty messages are over the limit
+    write_rows(job.folder / "rows.jsonl", rows)
+    worker.run(job)
+    found = predictions.read(job.folder / "predictions/base.test.jsonl")
+    assert {p.id: (p.nll is None, p.nll_tokens > 0) for p in found} == {
+        "a": (False, True), "b": (True, False), "c": (False, True)
+    }  # fmt: skip
+    assert scoring.score(found)["t"].scores.facts["rows_without_likelihood"] == 1
+
+
+def test_prompts_are_held_at_4_bytes_a_token(base: Loaded, tiny: Path, tmp_path: Path) -> None:
+    job = Job(make_job(tmp_path / "job", tiny, tiny_model.make_row, rows=1, max_prompt_tokens=400))
+    rows = [Row(str(i), (Message("user", "治疗" * 150), Message("assistant", "a")), "t", "chat") for i in range(40)]
+    system: Any = SimpleNamespace(renderer=base.renderer, model=base.model)
+
+    def answers(rows: list[Row]) -> worker._Answers:
+        return worker._Answers(job, system, rows, set(), job.folder / "p.jsonl", worker._Counter(job, len(rows)))
+
+    answers(rows[:1])  # what is made once
+    tracemalloc.start()
+    held = answers(rows)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tokens = sum(map(len, held._prompts))
+    assert tokens > 40 * 300 and used < 6 * tokens
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a resident peak can be restarted on Linux only")
+def test_what_opening_a_system_took_is_not_what_answering_took(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, during = worker.open_system, []
+
+    def twice(system: Mapping[str, Any], values: Mapping[str, Any], rows: Sequence[Row]) -> Any:
+        block = bytearray(b"x" * (300 << 20))
+        during.append(peak_resident_bytes())
+        del block
+        return honest(system, values, rows)
+
+    monkeypatch.setattr(worker, "open_system", twice)
+    found = worker.run(Job(make_job(tmp_path / "job", tiny, tiny_model.make_row, rows=3)))["systems"]
+    assert all(found[name]["peak_memory_bytes"] < peak - (200 << 20) for name, peak in zip(found, during, strict=True))
+
+
 def test_an_adapter_of_norm_zero_is_the_base_also_when_all_was_answered_before(
     tiny: Path, make_row: Callable[[int], Row], tmp_path: Path
 ) -> None:
-    from tasks.methods import lora
     from tasks.models import loading
 
     method = {"name": "lora", "target_modules": ["q_proj", "v_proj"]}

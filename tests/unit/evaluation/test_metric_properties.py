@@ -68,7 +68,7 @@ def test_values_lie_within_their_bounds(metric: ModuleType, rows: list[Predictio
 def test_the_order_of_rows_does_not_matter(metric: ModuleType, rows: list[Prediction], order: object) -> None:
     shuffled = list(rows)
     order.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert score(metric, shuffled).point() == pytest.approx(score(metric, rows).point(), abs=1e-12)
+    assert score(metric, shuffled).point() == pytest.approx(score(metric, rows).point(), abs=1e-12, rel=1e-9)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.__name__.rpartition(".")[2])
@@ -96,7 +96,7 @@ def test_values_of_many_sums_are_those_of_each(metric: ModuleType, rows: list[Pr
     sums = np.stack([dense[: i + 1].sum(axis=0) for i in range(len(rows))])
     for name, values in scores.values(sums).items():
         assert values.shape == (len(rows),)
-        assert values == pytest.approx([float(scores.values(row)[name]) for row in sums], abs=1e-12), name
+        assert values == pytest.approx([float(scores.values(row)[name]) for row in sums], abs=1e-12, rel=1e-9), name
 
 
 def swapped(rows: list[Prediction]) -> list[Prediction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -413,10 +414,15 @@ def test_chat_perplexity_by_turn() -> None:
     assert first_turn_only["perplexity[turn 4+]"] == first_turn_only["perplexity"] == pytest.approx(4)
 
 
-def test_chat_without_all_likelihoods_has_no_perplexity_and_says_how_many_lack_it() -> None:
-    scores = score(chat, [reply("甲", "乙", nll=1.0, nll_tokens=1), reply("甲", "乙"), reply("甲", "乙")])
-    assert not any(name.startswith("perplexity") for name in scores.point())
+def test_chat_leaves_rows_without_a_likelihood_out_of_perplexity_and_counts_them() -> None:
+    known, lacking = reply("甲", "乙", nll=math.log(2), nll_tokens=1), reply("甲", "乙", turn=2)
+    scores = score(chat, [known, lacking, replace(lacking, nll=math.nan, nll_tokens=3)])
+    perplexities = {name: value for name, value in scores.point().items() if name.startswith("perplexity")}
+    assert perplexities == {"perplexity": pytest.approx(2), "perplexity[turn 1]": pytest.approx(2)}
     assert scores.facts["rows_without_likelihood"] == 2
+    none = score(chat, [lacking, lacking])
+    assert not any(name.startswith("perplexity") for name in none.point())
+    assert none.facts["rows_without_likelihood"] == 2
 
 
 def test_perplexity_by_hand() -> None:
@@ -426,11 +432,21 @@ def test_perplexity_by_hand() -> None:
     assert scores.primary == "token_probability"
     assert scores.point() == pytest.approx({"token_probability": 1 / 4, "perplexity": 4, "bits_per_character": 6 / 4})
     assert list(scores.rows) == pytest.approx([1 / 2, 1 / 16])
-    assert scores.facts == {"tokens": 3, "characters": 4}
+    assert scores.facts == {"tokens": 3, "characters": 4, "rows_without_likelihood": 0}
 
 
-def test_perplexity_names_a_row_without_a_likelihood() -> None:
-    with pytest.raises(DataError, match=r"row 7 of t: nll is None .* needs the likelihood"):
-        score(perplexity, [reply("", "字", nll=1.0, nll_tokens=2), Prediction("7", "t", "perplexity", "", "甲", "")])
-    with pytest.raises(DataError, match=r"row 0 of chat: nll is 1.0 over nll_tokens = 0"):
+def test_perplexity_leaves_rows_without_a_likelihood_out_and_counts_them() -> None:
+    known = [reply("", "三个字", nll=2 * math.log(2), nll_tokens=2), reply("", "字", nll=0.0, nll_tokens=2)]
+    lacking = [reply("", "很长的字"), *(reply("", "字", nll=nll, nll_tokens=2) for nll in (math.nan, math.inf))]
+    scores = score(perplexity, [known[0], *lacking, known[1]])
+    assert scores.point() == score(perplexity, known).point()
+    assert list(scores.rows) == pytest.approx([1 / 2, 0, 0, 0, 1])
+    assert scores.facts == {"tokens": 4, "characters": 4, "rows_without_likelihood": 3}
+
+
+def test_perplexity_without_any_likelihood_is_an_error_that_names_a_row() -> None:
+    row = Prediction("7", "t", "perplexity", "", "甲", "")
+    with pytest.raises(DataError, match=r"no row of t .* row 7: nll is None .* needs the likelihood"):
+        score(perplexity, [row, row])
+    with pytest.raises(DataError, match=r"row 0: nll is 1.0 over nll_tokens = 0"):
         score(perplexity, [reply("", "字", nll=1.0)])

@@ -172,3 +172,11 @@ def test_rows_that_are_few_or_not_for_testing() -> None:
     documents = [replace(row, group=str(i % 29)) for i, row in enumerate(replies(30))]
     assert "闲聊 (29)" in only(found(documents, [replace(row, group=str(i % 29)) for i, row in enumerate(replies(0))]))
     assert only(found(replies(30), split="validation")).startswith("The data set has no test rows")
+
+
+def test_rows_without_a_likelihood_are_told_where_a_perplexity_is_given() -> None:
+    measured = [replace(r, nll=10.0, nll_tokens=5) for r in replies(30)]
+    assert found(measured, [replace(r, nll=11.0, nll_tokens=5) for r in replies(0)]) == []
+    overflowed = [replace(r, nll=None, nll_tokens=0) if i < 3 else r for i, r in enumerate(measured)]
+    warning = only(found(overflowed, [replace(r, nll=11.0, nll_tokens=5) for r in replies(0)]))
+    assert "3 of 40 rows have no likelihood under the tuned model" in warning

@@ -24,12 +24,11 @@ from tasks.models.tokenizers import chatglm, chatglm3, sentencepiece
 xgrammar = pytest.importorskip("xgrammar", reason="xgrammar is not installed (extra: constrained)")
 
 END = 256
-RELATIONS = ("部件故障", "性能故障", "检测工具", "组成")
 
 
-def by_bytes(relations: Sequence[str] | None = None) -> Constraint:
+def by_bytes() -> Constraint:
     """The grammar over a vocabulary of the 256 bytes, one that writes nothing, and the end."""
-    return Constraint(constraint.triples_grammar(relations), [*(bytes([i]) for i in range(256)), b"", b""], [END])
+    return Constraint(constraint.TRIPLES, [*(bytes([i]) for i in range(256)), b"", b""], [END])
 
 
 def allowed(made: Constraint, state: State, width: int = 258) -> set[int]:
@@ -86,14 +85,6 @@ def test_malformed_answers_are_not(text: str) -> None:
     assert not accepts(by_bytes(), text)
 
 
-def test_only_given_relations_are_let_through() -> None:
-    made = by_bytes(['性能"故障', "组成"])
-    assert accepts(made, '泵_性能"故障_低\n泵_组成_体')
-    assert not accepts(made, "泵_部件故障_低")
-    assert not accepts(made, "泵_组_体")
-    assert not accepts(made, "泵_组成成_体")
-
-
 def test_half_a_character_is_finished_before_anything_else() -> None:
     made = by_bytes()
     state = made.start(1)
@@ -116,8 +107,8 @@ def test_a_row_that_has_ended_is_left_alone_and_the_others_go_on() -> None:
     assert torch.equal(masked[0], logits[0])
     assert masked[1, END] == masked[1, ord("_")] == float("-inf")  # "a_": a relation has to begin
     assert torch.isfinite(masked[2, ord("_")])  # "bx"
-    kept = made.keep(state, [2, 1])
-    assert torch.equal(made.mask(kept, logits[[2, 1]]), masked[[2, 1]])
+    later = State([state.matchers[row] for row in (2, 1)])
+    assert torch.equal(made.mask(later, logits[[2, 1]]), masked[[2, 1]])
 
 
 def test_a_token_that_was_ruled_out_is_an_error() -> None:
@@ -132,12 +123,6 @@ def test_the_mask_keeps_the_logits_type_and_does_not_write_into_them() -> None:
     masked = made.mask(made.start(1), logits)
     assert masked.dtype == torch.bfloat16
     assert torch.equal(logits, torch.ones_like(logits))
-
-
-@pytest.mark.parametrize("relations", [[], ["a_b"], ["a\nb"], [" "]])
-def test_relations_that_no_line_can_hold_are_refused(relations: list[str]) -> None:
-    with pytest.raises(ConfigError, match="relations="):
-        constraint.triples_grammar(relations)
 
 
 def test_an_unknown_grammar_is_refused_by_name() -> None:
@@ -247,7 +232,7 @@ def greedy(loaded: Loaded, made: Constraint | None, asked: Sequence[Sequence[int
         on = [n for n, token in enumerate(chosen) if token not in loaded.renderer.stop_ids]
         if made:
             made.accept(state, chosen)
-            state = made.keep(state, on)
+            state = State([state.matchers[n] for n in on])
         rows = [rows[n] for n in on]
     return replies
 
@@ -257,14 +242,12 @@ def test_constrained_greedy_replies_are_well_formed_whatever_is_asked(embedded: 
     stop_ids, width = embedded.renderer.stop_ids, embedded.model.config.vocab_size
     free = greedy(embedded, None, asked, 24)
     assert sum(triples.parse(embedded.renderer.decode(ids)).malformed > 0 for ids in free) > 12
-    for relations in (None, RELATIONS):
-        made = constraint.load("triples", embedded.tokenizer, stop_ids, width, relations)
-        replies = greedy(embedded, made, asked, 24)
-        ended = [ids for ids in replies if ids[-1] in stop_ids]
-        for ids in replies:
-            text = embedded.renderer.decode(ids)
-            # a reply that was cut at its limit may end within a line
-            parsed = triples.parse(text if ids[-1] in stop_ids else text.rpartition("\n")[0])
-            assert parsed.malformed == 0, text
-            assert relations is None or all(relation in relations for _, relation, _ in parsed.triples)
-        assert any(triples.parse(embedded.renderer.decode(ids)).triples for ids in ended)
+    made = constraint.load("triples", embedded.tokenizer, stop_ids, width)
+    replies = greedy(embedded, made, asked, 24)
+    ended = [ids for ids in replies if ids[-1] in stop_ids]
+    for ids in replies:
+        text = embedded.renderer.decode(ids)
+        # a reply that was cut at its limit may end within a line
+        parsed = triples.parse(text if ids[-1] in stop_ids else text.rpartition("\n")[0])
+        assert parsed.malformed == 0, text
+    assert any(triples.parse(embedded.renderer.decode(ids)).triples for ids in ended)

@@ -114,6 +114,24 @@ def test_missing_server_costs_one_warning_and_nothing_else(tmp_path: Path, caplo
     assert [next(k for k in ("stage", "finish") if k in e) for e in events] == ["stage", "finish"]
 
 
+def test_a_run_below_is_nested_and_shares_the_fate_of_its_parent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tracker(tmp_path)
+    child = made.below("lora", {"method": {"name": "lora"}})
+    child.finish("FINISHED", {"score": 0.5})
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = {r.info.run_name: r for r in client.search_runs([e.experiment_id for e in client.search_experiments()])}
+    assert runs["lora"].data.tags["mlflow.parentRunId"] == runs["full"].info.run_id
+    assert runs["lora"].data.metrics == {"score": 0.5}
+    (tmp_path / "mlflow.db").unlink()
+    (tmp_path / "mlflow.db").mkdir()  # the database is lost while a comparison runs
+    for name in ("freeze", "full"):
+        made.below(name, {}).finish("FINISHED", {})
+    made.finish("FINISHED", {})
+    assert [r.levelname for r in caplog.records if r.name.startswith("tasks.tracking")] == ["WARNING"]
+
+
 def test_password_of_the_database_is_never_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = tracker(tmp_path, uri="http://user:hunter2@127.0.0.1:9", timeout_s=2)
     assert "hunter2" not in caplog.text + made.how_to_open
