@@ -71,7 +71,7 @@ def _unmeasured(report: Mapping[str, Any]) -> Iterator[str]:
             if lacking and any(name.startswith("perplexity") for name in found["values"][system]):
                 yield (
                     f"{task}: {lacking} of {found['rows']} rows have no likelihood under the {_SYSTEMS[system]} and "
-                    "are left out of its perplexity: the prompt leaves no room for the reference, or numbers overflowed. "
+                    "are left out of its perplexity: the prompt leaves the reference no room, or numbers overflowed. "
                     "Raise tokenization.max_prompt_tokens, or use bf16 instead of fp16."
                 )
 
