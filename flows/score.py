@@ -75,6 +75,7 @@ def score(config: Score) -> dict[str, Any]:
     """The JSON of ``output=json``: ``metrics`` by value where there is one task, by task and value where several."""
     if config.metric != "auto":
         plugins.load(scoring.METRICS, config.metric, key="metric")
+    _keep_the_input(config)
     given = [path for path in (config.predictions, config.against, config.references) if path is not None]
     scored = (_structured if any(map(json_records.is_structured, given)) else _texts)(config)
     result: dict[str, Any] = {"predictions": str(config.predictions), "rows": scored.rows}
@@ -85,6 +86,16 @@ def score(config: Score) -> dict[str, Any]:
     if config.against is not None:
         result["against"] = _against(scored.systems, config)
     return result
+
+
+def _keep_the_input(config: Score) -> None:
+    """Refuse to write the submission over a file that is read."""
+    for key in ("predictions", "references", "against"):
+        path: Path | None = getattr(config, key)
+        if config.submission and path and config.submission.resolve() == path.resolve():
+            raise ConfigError(
+                f"submission={config.submission}: would overwrite {key}={path}; name a file that is not read"
+            )
 
 
 def _systems(config: Score) -> list[Path]:

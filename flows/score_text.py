@@ -46,8 +46,13 @@ def _table(result: Mapping[str, Any]) -> Table:
 
 
 def _interval(interval: Mapping[str, float], factor: int) -> tuple[str, str]:
-    value, low, high = (f"{interval[key] * factor:.{4 if factor == 1 else 2}f}" for key in ("value", "low", "high"))
+    value, low, high = (_number(interval[key] * factor, 4 if factor == 1 else 2) for key in ("value", "low", "high"))
     return value, f"[{low}, {high}]"
+
+
+def _number(value: float, digits: int) -> str:
+    """The perplexity of a broken model has dozens of digits before its point."""
+    return f"{value:.{digits}f}" if abs(value) < 1e9 else f"{value:.{digits}e}"
 
 
 def _official(result: Mapping[str, Any]) -> Iterator[str]:

@@ -73,7 +73,7 @@ class TextPart(_Strict):
 
 class ChatMessage(_Strict):
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]  # a megabyte of bad parts: one error, not 600,000
 
     @property
     def message(self) -> Message:
@@ -222,9 +222,11 @@ def _refusal(error: ValidationError, fields: list[str]) -> Refusal:
     # of a field that may have several types, the deepest problem is that of the type that was meant
     problem = max((p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]), key=lambda p: len(p["loc"]))
     # pydantic adds the tried type of a union to the place: ("messages", 0, "content", "str")
-    place = [str(part) for part in problem["loc"] if not (isinstance(part, str) and _is_type_name(part))]
+    unknown = problem["type"] == "extra_forbidden"
+    own = len(problem["loc"]) - 1 if unknown else None  # the client's own word, whatever it reads like
+    place = [str(part) for i, part in enumerate(problem["loc"]) if i == own or not _is_type_name(part)]
     param = ".".join(place) or None
-    if problem["type"] == "extra_forbidden":
+    if unknown:
         name = place[-1]
         hint = f"; {plugins.nearest(name, fields)}" if len(place) == 1 else ""
         return Refusal(f"{param}: unknown field{hint}"[:600], param=param, code="unknown_parameter")
@@ -233,8 +235,8 @@ def _refusal(error: ValidationError, fields: list[str]) -> Refusal:
     return Refusal(message, param=param, code=code)
 
 
-def _is_type_name(part: str) -> bool:
-    return part == "str" or part.startswith(("list[", "constrained-str"))
+def _is_type_name(part: str | int) -> bool:
+    return isinstance(part, str) and (part == "str" or part.startswith(("list[", "constrained-str")))
 
 
 # --- replies ----------------------------------------------------------------------------------------------

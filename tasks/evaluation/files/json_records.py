@@ -20,6 +20,7 @@ from tasks.errors import DataError
 _FORMS = "read are JSONL (an object a line), a JSON array of objects, and the official {task: [{sample_id, answer}]}"
 _BLANK = re.compile(r"[ \t\n]*")
 _SHOWN_CHARACTERS = 60
+_ANSWER = {"sample_id", "answer"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def read(path: Path) -> Records:
 def is_structured(path: Path) -> bool:
     """Whether a file is the official scorer's ``{task: [{"sample_id", "answer"}]}``.
 
+    A row of another program may hold lists of objects too (the messages of a dialogue): every object must have both.
+
     Raises:
         DataError: no such file, or not UTF-8.
     """
@@ -62,7 +65,7 @@ def is_structured(path: Path) -> bool:
     for part in (text.splitlines()[0], text):  # an object in one line, or over several
         with suppress(json.JSONDecodeError):
             value = _parsed(part)
-            return isinstance(value, dict) and bool(value) and all(map(_is_list_of_objects, value.values()))
+            return isinstance(value, dict) and bool(value) and all(map(_are_answers, value.values()))
     return False
 
 
@@ -72,8 +75,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 
-def _is_list_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(element, dict) for element in value)
+def _are_answers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and one.keys() >= _ANSWER for one in value)
 
 
 def _utf8(path: Path) -> bytes:

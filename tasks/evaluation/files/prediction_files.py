@@ -167,6 +167,7 @@ class _Reader:
         both = {**row, **self.gold.rows[theirs]}
         references = self._references(theirs)
         metric = self._metric(both, where)
+        fields = self._fields(ours, theirs, references)
         kinds = _NOTED if row.keys() >= _OWN else _NOTED_BY_ANY
         noted = {name: _checked(row, name, kind, where) for name, kind in kinds.items() if name in row}
         return Prediction(
@@ -176,8 +177,8 @@ class _Reader:
             prompt=pairing.prompt_of(both),
             reference=references[0],
             prediction=_text(row.get(self.answer), where, self.answer),
-            fields=self._fields(both, references, self.gold.where(theirs)),
-            group=self._group(both, where),
+            fields=fields,
+            group=self._group(both, fields, where),
             **{"finish_reason": "", **noted},  # unknown, where nobody noted it
         )
 
@@ -203,24 +204,25 @@ class _Reader:
         known = ", ".join(plugins.names(scoring.METRICS))
         raise ConfigError(f"metric: must be set, as {where} names neither a metric nor a task_dataset; known: {known}")
 
-    def _fields(self, row: Row, references: list[str], where: str) -> dict[str, Any]:
-        own = row.get("fields")
-        fields = {**own} if isinstance(own, Mapping) else {}
-        fields |= {name: row[name] for name in _KEPT if row.get(name) is not None}
+    def _fields(self, ours: int, theirs: int, references: list[str]) -> dict[str, Any]:
+        """The row's own fields and the known columns, those of the references first."""
+        file, index = (self.gold, theirs) if "fields" in self.gold.rows[theirs] else (self.predicted, ours)
+        fields = _object(file.rows[index].get("fields"), file.where(index))
+        both = {**self.predicted.rows[ours], **self.gold.rows[theirs]}
+        fields |= {name: both[name] for name in _KEPT if both.get(name) is not None}
         if len(references) > 1:
             fields["references"] = references
         elif self.gold is not self.predicted:  # those of the predictions file's own reference
             fields.pop("references", None)
-        if "answer_choices" in fields:
-            fields["answer_choices"] = _choices(fields["answer_choices"], where)
+        if fields.get("answer_choices") is not None:
+            fields["answer_choices"] = _choices(fields["answer_choices"], self.gold.where(theirs))
         return fields
 
-    def _group(self, row: Row, where: str) -> str:
+    def _group(self, row: Row, fields: Mapping[str, Any], where: str) -> str:
         name = self.columns.group
         if name is None:
             return str(row["group"]) if row.keys() >= _OWN and "group" in row else ""
-        value = row.get(name, (row.get("fields") or {}).get(name))
-        return _text(value, where, name)
+        return _text(row.get(name, fields.get(name)), where, name)
 
 
 def _with_distinct_ids(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
@@ -249,6 +251,22 @@ def _checked(row: Row, name: str, kinds: tuple[type, ...], where: str) -> Any:
     return row[name]
 
 
+def _object(fields: Any, where: str) -> dict[str, Any]:
+    """A row's ``fields`` as weitiao writes them."""
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict):
+        raise DataError(f"{where}: fields={shown(fields)}: must be an object; rename a column that means another thing")
+    references = fields.get("references")
+    if references is not None and not _are_texts(references):
+        raise DataError(f"{where}: fields.references={shown(references)}: must be a list of texts, or null")
+    return dict(fields)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def _choices(value: Any, where: str) -> list[str]:
     """The options as a list; some copies hold the list as text, in JSON's or in Python's way."""
     if isinstance(value, str):
@@ -256,6 +274,6 @@ def _choices(value: Any, where: str) -> list[str]:
             with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
                 value = parse(value)
                 break
-    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
+    if not _are_texts(value):
         raise DataError(f"{where}: answer_choices={shown(value)}: must be a list of texts, or null")
-    return value
+    return list(value)

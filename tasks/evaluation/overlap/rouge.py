@@ -13,21 +13,26 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tasks.evaluation.metric import set_f1
-
 NAMES = ("rouge_1", "rouge_2", "rouge_l")
 
 
 def rouge(prediction: Sequence[str], reference: Sequence[str]) -> tuple[float, float, float]:
     """ROUGE-1, -2 and -L F1 of two word sequences, each 0-1."""
-    if not prediction or not reference:
-        return 0.0, 0.0, 0.0
-    overlaps = []
-    for n in (1, 2):
-        a, b = _ngrams(prediction, n), _ngrams(reference, n)
-        overlaps.append(set_f1(a, b) if a and b else 0.0)  # one word has no bigram: 0, as upstream
-    common = longest_common_subsequence(prediction, reference)
-    return overlaps[0], overlaps[1], 2 * common / (len(prediction) + len(reference))
+    one, two, longest = (_f1(*counted) for counted in counts(prediction, reference))
+    return one, two, longest
+
+
+def counts(prediction: Sequence[str], reference: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Of ROUGE-1, -2 and -L: what both sides have in common, what the prediction has, and what the reference has."""
+    sets = [(_ngrams(prediction, n), _ngrams(reference, n)) for n in (1, 2)]
+    longest = (longest_common_subsequence(prediction, reference), len(prediction), len(reference))
+    return [*((len(a & b), len(a), len(b)) for a, b in sets), longest]
+
+
+def _f1(common: int, predicted: int, wanted: int) -> float:
+    if not predicted or not wanted:  # one word has no bigram: 0, as upstream
+        return 0.0
+    return 2 * common / (predicted + wanted)
 
 
 def _ngrams(words: Sequence[str], n: int) -> set[Any]:

@@ -10,11 +10,13 @@ Source: michael-wzhu/PromptCBLUE, evaluate.py; toy_examples/dev_structured.json 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks import files
 from tasks.errors import DataError
 from tasks.evaluation.metric import RowScores
 from tasks.evaluation.predictions import Prediction
@@ -22,6 +24,7 @@ from tasks.evaluation.promptcblue import nested_answers, scores, structure, suit
 
 Rows = Sequence[Mapping[str, Any]]
 Structured = Mapping[str, Rows]
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def submission(predictions: Iterable[Prediction]) -> dict[str, list[dict[str, Any]]]:
@@ -59,10 +62,25 @@ def write(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write the submission file of predictions, in the order of the official gold.
 
     Raises:
-        DataError: as :func:`submission`.
+        DataError: as :func:`submission`; an answer cannot be written in UTF-8.
     """
-    text = json.dumps(submission(predictions), ensure_ascii=False, indent=2)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    content = submission(predictions)
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    try:
+        files.write_atomic(path, text + "\n")
+    except UnicodeEncodeError:
+        raise DataError(_unwritable(content)) from None
+
+
+def _unwritable(content: Structured) -> str:
+    """Names the first answer that UTF-8 cannot hold."""
+    every = ((task, row) for task, rows in content.items() for row in rows)
+    task, row = next(one for one in every if _SURROGATE.search(json.dumps(one[1], ensure_ascii=False)))
+    shown = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    return (
+        f"task {task}, row {shown[:80]}: holds half a character (a lone surrogate), which no UTF-8 file can hold; mend "
+        "it in the predictions"
+    )
 
 
 def read_structured(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -74,11 +74,8 @@ def words(text: str) -> list[str]:
 def _rouge(gold: str, predicted: str) -> tuple[float, float, float]:
     """ROUGE-1, -2 and -L F1 of two texts, each below 1."""
     g, p = words(gold) or _EMPTY, words(predicted) or _EMPTY
-    overlaps = []
-    for n in (1, 2):
-        a, b = (set(zip(*(side[i:] for i in range(n)), strict=False)) for side in (p, g))
-        overlaps.append(_f1(len(a & b), len(a), len(b)))
-    return overlaps[0], overlaps[1], _f1(rouge.longest_common_subsequence(p, g), len(p), len(g))
+    one, two, longest = (_f1(*counted) for counted in rouge.counts(p, g))
+    return one, two, longest
 
 
 def _f1(common: int, predicted: int, gold: int) -> float:

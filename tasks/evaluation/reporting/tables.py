@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.evaluation.metrics.classification import OTHER
+from tasks.evaluation.label_counts import OTHER
 from tasks.evaluation.reporting import value_names
 from tasks.evaluation.triple_errors import KINDS
 

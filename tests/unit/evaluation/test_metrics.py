@@ -15,7 +15,7 @@ import pytest
 
 from tasks import plugins
 from tasks.errors import DataError
-from tasks.evaluation import scoring
+from tasks.evaluation import label_counts, scoring
 from tasks.evaluation.metric import Options, RowScores
 from tasks.evaluation.metrics import chat, classification, generation, perplexity, triples
 from tasks.evaluation.overlap import ngrams, rouge
@@ -218,6 +218,25 @@ def test_classification_strips_answers_and_counts_what_is_no_label() -> None:
     assert scores.facts["confusion"] == {"不是": {"不是": 1, "也许": 1}, "是的": {"": 1, "是的": 1}}
 
 
+def test_label_averages_follow_from_the_stated_columns() -> None:
+    """Gold of 乙, 甲; hits of 乙, 甲; answers of 乙, 甲 and of the label that gold lacks."""
+    statistics = label_counts.statistics(["甲", "甲", "乙"], ["甲", "别的", "甲"]).toarray()
+    assert statistics.tolist() == [[0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 1, 0]]
+    values = label_counts.averages(statistics.sum(axis=0), 2)
+    assert {name: float(value) for name, value in values.items()} == pytest.approx(
+        {
+            "accuracy": 1 / 3,
+            "micro_f1": 1 / 3,
+            "macro_precision": (1 / 2) / 3,
+            "macro_recall": (1 / 2) / 3,
+            "macro_f1": (2 / 4) / 3,
+            "weighted_precision": 2 / 3 * 1 / 2,
+            "weighted_recall": 2 / 3 * 1 / 2,
+            "weighted_f1": 2 / 3 * 2 / 4,
+        }
+    )
+
+
 def test_labels_that_a_resample_lacks_do_not_count_in_its_macro_mean() -> None:
     scores = score(classification, rows(("甲", "甲"), ("别的", "乙")))
     assert scores.values(np.asarray(scores.statistics[[0]].sum(axis=0)))["macro_f1"] == 1
@@ -227,13 +246,13 @@ def test_labels_that_a_resample_lacks_do_not_count_in_its_macro_mean() -> None:
 def test_the_confusion_matrix_names_the_fifty_most_frequent_labels() -> None:
     pairs = [(f"{i:02d}", f"{i:02d}") for i in range(60) for _ in range(60 - i)]  # label 00 60 times, 59 once
     confusion = score(classification, rows(*pairs, ("free text", "00"))).facts["confusion"]
-    assert list(confusion) == [*(f"{i:02d}" for i in range(50)), classification.OTHER]
-    assert confusion["00"] == {"00": 60, classification.OTHER: 1}
-    assert confusion[classification.OTHER] == {classification.OTHER: sum(range(1, 11))}
+    assert list(confusion) == [*(f"{i:02d}" for i in range(50)), label_counts.OTHER]
+    assert confusion["00"] == {"00": 60, label_counts.OTHER: 1}
+    assert confusion[label_counts.OTHER] == {label_counts.OTHER: sum(range(1, 11))}
     pairs = [(f"{i:02d}", "gold") for i in range(60) for _ in range(i + 1)]  # answer 59 60 times, 00 once
     answers = score(classification, rows(*pairs)).facts["confusion"]["gold"]
-    assert list(answers) == [classification.OTHER, *(f"{i:02d}" for i in range(59, 10, -1))]
-    assert answers[classification.OTHER] == sum(range(1, 12))
+    assert list(answers) == [label_counts.OTHER, *(f"{i:02d}" for i in range(59, 10, -1))]
+    assert answers[label_counts.OTHER] == sum(range(1, 12))
 
 
 # --- free text --------------------------------------------------------------------------------------------------
@@ -432,7 +451,7 @@ def test_perplexity_by_hand() -> None:
     assert scores.primary == "token_probability"
     assert scores.point() == pytest.approx({"token_probability": 1 / 4, "perplexity": 4, "bits_per_character": 6 / 4})
     assert list(scores.rows) == pytest.approx([1 / 2, 1 / 16])
-    assert scores.facts == {"tokens": 3, "characters": 4, "rows_without_likelihood": 0}
+    assert scores.facts == {"tokens": 3, "characters": 4, "rows_without_likelihood": 0, "rows_at_the_nll_limit": 0}
 
 
 def test_perplexity_leaves_rows_without_a_likelihood_out_and_counts_them() -> None:
@@ -441,7 +460,26 @@ def test_perplexity_leaves_rows_without_a_likelihood_out_and_counts_them() -> No
     scores = score(perplexity, [known[0], *lacking, known[1]])
     assert scores.point() == score(perplexity, known).point()
     assert list(scores.rows) == pytest.approx([1 / 2, 0, 0, 0, 1])
-    assert scores.facts == {"tokens": 4, "characters": 4, "rows_without_likelihood": 3}
+    assert scores.facts == {"tokens": 4, "characters": 4, "rows_without_likelihood": 3, "rows_at_the_nll_limit": 0}
+
+
+@pytest.mark.parametrize("metric", [perplexity, chat])
+def test_a_negative_likelihood_is_an_error_that_names_the_row(metric: ModuleType) -> None:
+    with pytest.raises(DataError, match=r"row 7 of t: nll=-3000\.0: must be 0 or more"):
+        score(metric, [Prediction("7", "t", "m", "", "甲", "", nll=-3000.0, nll_tokens=3)])
+
+
+@pytest.mark.parametrize("nll", [1e6, 1e308])
+def test_an_absurd_likelihood_counts_a_hundred_nats_a_token_and_keeps_intervals_finite(nll: float) -> None:
+    sane, absurd = reply("", "字", nll=3 * math.log(2), nll_tokens=3), reply("", "字", nll=nll, nll_tokens=3)
+    table = score(perplexity, [sane, absurd, absurd])
+    assert table.point()["perplexity"] == pytest.approx(math.exp((math.log(2) + 200) / 3))
+    assert table.facts["rows_at_the_nll_limit"] == 2
+    for metric in ("perplexity", "chat"):
+        rows = [replace(row, id=str(i), metric=metric) for i, row in enumerate([sane, absurd, absurd, sane])]
+        (samples,) = scoring.sampled(rows, resamples=200, seed=0).samples.values()
+        assert np.isfinite([[*sampled.interval().to_json().values()] for sampled in samples.values()]).all()
+        assert samples["perplexity"].interval().half_width > 0
 
 
 def test_perplexity_without_any_likelihood_is_an_error_that_names_a_row() -> None:

@@ -214,6 +214,14 @@ def test_rows_that_share_id_and_prompt_pair_only_where_it_does_not_matter(tmp_pa
     assert text.startswith(f"{gold}:1 and {gold}:2: the same task and sample_id and prompt (CHIP-CTC 1) with")
 
 
+def test_dialogues_alone_are_references(tmp_path: Path) -> None:
+    """ChatGLM3's files."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+    for name in ("conversations", "messages"):
+        gold = lines(tmp_path / "g.jsonl", {name: turns})
+        assert pairs(read(lines(tmp_path / "p.jsonl", {"prediction": "x"}), TEXT, gold)) == [("row 0000001", "x", "r")]
+
+
 def test_plain_rows_pair_by_id_where_both_files_have_it(tmp_path: Path) -> None:
     gold = lines(tmp_path / "g.jsonl", {"id": 1, "answer": "one"}, {"id": 2, "answer": "two"})
     answers = read(lines(tmp_path / "p.jsonl", {"id": "2", "prediction": "b"}), TEXT, gold)
@@ -241,6 +249,34 @@ def test_another_systems_likelihoods_do_not_come_with_its_rows_as_references(tmp
         lines(tmp_path / "p.jsonl", {"id": "r", "prediction": "x"}), BLUE, tmp_path / "base.jsonl"
     ).predictions
     assert (found.prediction, found.reference, found.metric, found.nll) == ("x", "ref", "chat", None)
+
+
+@pytest.mark.parametrize("group", [None, "input"])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([1], "fields=[1]: must be an object; rename a column"),
+        ("x", 'fields="x": must be an object'),
+        ({"references": [1, 2]}, "fields.references=[1, 2]: must be a list of texts, or null"),
+        ({"references": "你好"}, 'fields.references="你好": must be a list of texts, or null'),
+    ],
+)
+def test_a_column_of_fields_that_is_not_ours_is_an_error(
+    tmp_path: Path, fields: Any, expected: str, group: str | None
+) -> None:
+    rows = [{"input": "文", "answer": "你好", "prediction": "你好", "fields": own} for own in (None, fields)]
+    columns = Columns(metric="generation", group=group)
+    path = lines(tmp_path / "p.jsonl", *rows)
+    assert problem(path, columns).startswith(f"{path}:2: {expected}")
+    gold = lines(tmp_path / "g.jsonl", *({"answer": "你好"} for _ in rows))
+    assert problem(path, columns, gold).startswith(f"{path}:2: {expected}")  # where they stand, not at the references
+    assert problem(lines(gold, {"prediction": "a"}, {"prediction": "b"}), columns, path).startswith(f"{path}:2: ")
+
+
+def test_a_group_may_stand_among_the_fields_and_options_may_be_null(tmp_path: Path) -> None:
+    row = {"answer": "a", "prediction": "a", "fields": {"document": "d", "answer_choices": None, "references": None}}
+    (found,) = read(lines(tmp_path / "p.jsonl", row), Columns(metric="generation", group="document")).predictions
+    assert found.group == "d"
 
 
 # --- problems --------------------------------------------------------------------------------------------------------
@@ -294,6 +330,9 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         ('{\n "CMeEE-V2": [\n {"sample_id": "1", "answer": []}], "MedDG": []}\n', True),
         ('{"output": ["a", "b"], "prediction": "c"}\n', False),
         ('{"conversations": [{"role": "user"}], "prediction": "c"}\n{}', False),
+        ('{"conversations": [{"role": "user", "content": "q"}]}\n{}', False),
+        ('{"messages": [{"role": "user", "content": "q"}], "tools": []}', False),
+        ('{"CMeEE-V2": [{"sample_id": "1", "answer": []}], "MedDG": [{"sample_id": "1"}]}', False),
         ('[{"prediction": "c"}]', False),
         ("{", False),
         ("", False),

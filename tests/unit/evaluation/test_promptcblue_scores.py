@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tasks.data import answers
 from tasks.errors import DataError
 from tasks.evaluation.metric import Options, RowScores
 from tasks.evaluation.metrics import promptcblue
@@ -333,7 +334,7 @@ def test_label_facts_tell_where_answers_went() -> None:
     assert found.facts["confusion"] == {
         "乙": {"丙": 1, "乙": 1},
         "非上述类型": {"非上述类型": 1},
-        "丙": {"(other)": 3},
+        "丙": {"又一个": 1, "甲": 1, "随便": 1},
     }
     assert found.facts["answers_outside_the_labels"] == 3  # none of gold's labels, though one is an option
     assert found.facts["outside_the_choices"] == 2
@@ -343,6 +344,11 @@ def test_label_facts_tell_where_answers_went() -> None:
 def test_an_empty_label_reference_is_an_error() -> None:
     with pytest.raises(DataError, match=r"row 1 \(task KUAKE-IR\): the reference is empty"):
         score(row("KUAKE-IR", "相关", "  "))
+
+
+def test_what_the_data_side_calls_labels_and_texts_is_what_is_scored_as_such() -> None:
+    assert set(answers.LABEL_TASKS) == set(suite.LABELS) == {t for t, kind in suite.KINDS.items() if kind == "label"}
+    assert set(answers.TEXT_TASKS) == {task for task, kind in suite.KINDS.items() if kind in ("text", "report")}
 
 
 # --- texts ------------------------------------------------------------------------------------------------------
@@ -627,3 +633,15 @@ def test_a_submission_that_the_official_scorer_could_not_pair_is_an_error(
 ) -> None:
     with pytest.raises(DataError, match=problem):
         submission.submission(rows)
+
+
+@pytest.mark.parametrize("fields", [{"prediction": "好\ud83d"}, {"prediction": "好", "sample_id": "s\ud83d"}])
+def test_a_submission_that_utf_8_cannot_hold_names_the_row_and_leaves_the_file_as_it_was(
+    fields: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("before", encoding="utf-8")
+    with pytest.raises(DataError, match=r"task MedDG, row .*\\ud83d.*: holds half a character") as error:
+        submission.write(path, [row("MedDG", "一", sample_id="a"), row("MedDG", **{"reference": "甲", **fields})])
+    assert str(error.value).isprintable()
+    assert (path.read_text(encoding="utf-8"), list(tmp_path.iterdir())) == ("before", [path])

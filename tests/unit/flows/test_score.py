@@ -18,8 +18,10 @@ from flows.cli import CONF, composed
 from flows.score import Score, score
 from tasks.config import parse_section
 from tasks.errors import ConfigError, DataError
-from tasks.evaluation import predictions
+from tasks.evaluation import predictions, scoring
+from tasks.evaluation.files import replies
 from tasks.evaluation.predictions import Prediction
+from tasks.evaluation.promptcblue import suite
 
 ROOT = Path(__file__).parents[3]
 scored_by = partial(parse_section, Score)
@@ -107,6 +109,14 @@ def test_text_is_counted_in_words_or_characters(tmp_path: Path) -> None:
     assert value(words["metrics"], "rouge_1") == pytest.approx(2 / 3, abs=1e-6)  # 宽松 的 裙子
     assert "rouge_l" in words["tasks"]["generation"]["percent"]
     assert "rouge_1 x100" in score_text.shown(words)
+
+
+def test_a_broken_models_perplexity_is_scored_counted_and_fits_its_column(tmp_path: Path) -> None:
+    """1,000,000 nats over 3 tokens count as 300; with the other row, 100 / 2 a token: e^50."""
+    row = {"text": "q", "answer": "字", "prediction": "", "nll_tokens": 3}
+    path = jsonl(tmp_path / "p.jsonl", {**row, "nll": 1e6}, {**row, "nll": 0.0})
+    text = score_text.shown(scored(metric="perplexity", predictions=path))
+    assert "5.1847e+21" in text and "rows_at_the_nll_limit 1" in text
 
 
 def test_rows_of_a_document_are_resampled_as_one(tmp_path: Path) -> None:
@@ -209,6 +219,48 @@ def test_structured_systems_are_tested_over_common_labels(tmp_path: Path) -> Non
     assert result["official"]["missing"][0] == "CMeEE-V2"
 
 
+#: By kind of answer: what a model said, and the reference.
+EIGHTEEN: dict[suite.Kind, tuple[str, str]] = {
+    "entities": ("甲实体:子", "甲实体：子"),  # a half-width mark: the later edition does not fold it
+    "relations": (
+        "具有甲关系的头尾实体对如下：头实体为子，尾实体为丑。",
+        "具有甲关系的头尾实体对如下：头实体为子，尾实体为寅。",
+    ),
+    "causal": ("因果关系三元组如下：\n头实体：子；尾实体：丑", "因果关系三元组如下：\n头实体：子；尾实体：丑"),
+    "terms": ("甲，乙", "乙"),
+    "events": ("如下：\n主体词：痛", "如下：\n主体词：痛；解剖部位：腹"),
+    "attributes": ("如下：\n咳嗽:甲", "如下：\n咳嗽：甲"),
+    "label": ("乙", "甲"),
+    "text": ("多休息，多喝水。", "多喝水。"),
+    "report": ("如下：\n主诉：咳嗽", "如下：\n主诉：咳嗽\n诊断：感冒"),
+    "tree": (
+        "1：role=D；logical_rel=null；triples=[('a', 'b', 'c')]",
+        "1：role=C；logical_rel=null；triples=[('a', 'b', 'c')]",
+    ),
+}  # fmt: skip
+
+
+def test_the_later_editions_tasks_score_as_an_evaluation_of_the_same_rows_does(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.jsonl"
+    for task in suite.EDITIONS["head"]:
+        said, gold = EIGHTEEN[suite.kind(task)]
+        fields = {"answer_choices": ["甲", "乙"]}
+        rows = [
+            Prediction(f"{task}-{i}", task, "promptcblue", "", gold, text, {**fields, "sample_id": str(i)})
+            for i, text in enumerate([said, gold, "", said])
+        ]
+        predictions.append(path, rows)
+    result = scored(predictions=path)
+    system = scoring.sampled(replies.read(path), resamples=1000, seed=42)
+    assert len(result["tasks"]) == len(system.tasks) == 18
+    assert result["score"] == system.headline.interval().to_json()
+    for name, samples in system.samples.items():
+        assert result["metrics"][name] == {v: one.interval().to_json() for v, one in samples.items()}, name
+        assert result["tasks"][name]["facts"]["dialects"] == ["head"]
+    assert value(result["metrics"]["CMeEE-V2"], "f1") == pytest.approx(2 * 1 / (3 + 4))  # 6 / 7 with marks folded
+    assert result["official"]["missing"] == []
+
+
 def test_missing_predictions_are_said(tmp_path: Path) -> None:
     row = {"input": "x", "answer_choices": ["病因"], "task_type": "cls", "task_dataset": "CHIP-CTC"}
     gold = jsonl(tmp_path / "g.jsonl", *({**row, "target": "病因", "sample_id": i} for i in range(3)))
@@ -286,6 +338,31 @@ def test_what_structured_files_cannot_have_is_said(tmp_path: Path, keys: dict[st
     with pytest.raises(ConfigError) as caught:
         scored(**{"predictions": path, "references": path, **keys})
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["predictions", "references", "against"])
+def test_a_submission_never_overwrites_what_is_read(tmp_path: Path, key: str) -> None:
+    row = {"task_dataset": "MedDG", "sample_id": "1", "target": "好"}
+    paths = {name: jsonl(tmp_path / f"{name}.jsonl", row) for name in ("predictions", "references", "against")}
+    before = paths[key].read_bytes()
+    (tmp_path / "folder").mkdir()
+    same = tmp_path / "folder" / ".." / paths[key].name
+    with pytest.raises(ConfigError) as caught:
+        scored(**paths, submission=same)
+    assert str(caught.value) == f"submission={same}: would overwrite {key}={paths[key]}; name a file that is not read"
+    assert paths[key].read_bytes() == before
+    with pytest.raises(ConfigError, match="would overwrite"):  # before anything is read
+        scored(**{**paths, key: tmp_path / "absent.json"}, submission=tmp_path / "absent.json")
+
+
+def test_dialogues_are_references_of_a_plain_file(tmp_path: Path) -> None:
+    gold = jsonl(
+        tmp_path / "dev.json",
+        {"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "宽松"}]},
+    )
+    ours = jsonl(tmp_path / "p.jsonl", {"prediction": "宽松"})
+    result = scored(metric="generation", predictions=ours, references=gold, text_unit="characters")
+    assert value(result["metrics"], "rouge_l") == 1
 
 
 def test_a_comparison_needs_references(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tasks.errors import DataError
 from tasks.models import loading
@@ -170,6 +171,13 @@ def test_a_bad_field_is_refused_by_its_name(fields: dict[str, Any], param: str |
     with pytest.raises(Refusal) as caught:
         parse(json.dumps({"model": "tiny", **fields}).encode(), CompletionRequest)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(("field", "most"), [("prompt", 2), ("stop_token_ids", 65)])  # "no text", too; its length
+def test_many_bad_ids_are_one_error_and_not_one_each(field: str, most: int) -> None:
+    with pytest.raises(ValidationError) as caught:
+        CompletionRequest.model_validate({"model": "tiny", "prompt": "a", field: [-1] * 1000})
+    assert caught.value.error_count() <= most
 
 
 @pytest.mark.parametrize("prompt", [["a", "b"], [[1, 2], [3]]])

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.conversation import Message
 from tasks.serving.engine import Sampling
@@ -132,6 +133,22 @@ def test_an_unknown_field_is_refused_with_the_nearest_known() -> None:
     problem = refusal(body(temprature=0.5))
     assert problem.code == "unknown_parameter"
     assert "temprature: unknown field; did you mean temperature?" in str(problem)
+
+
+@pytest.mark.parametrize("name", ["str", "list[x", "constrained-str"])
+def test_an_unknown_field_that_reads_like_a_type_is_refused_by_its_name(name: str) -> None:
+    problem = refusal(body(**{name: 1}))
+    assert (problem.param, problem.code) == (name, "unknown_parameter")
+    assert refusal(body(messages=[{**USER, name: 1}])).param == f"messages.0.{name}"
+    part = {"type": "text", "text": "a", name: 1}
+    assert refusal(body(messages=[{"role": "user", "content": [part]}])).param == f"messages.0.content.0.{name}"
+
+
+def test_many_bad_parts_are_one_error_and_not_one_each() -> None:
+    fields = {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image"}] * 1000}]}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(fields)
+    assert caught.value.error_count() <= 4
 
 
 @pytest.mark.parametrize("field", sorted(UNSUPPORTED))
