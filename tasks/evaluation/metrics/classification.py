@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tasks.evaluation import label_counts
-from tasks.evaluation.label_counts import OTHER as OTHER
 from tasks.evaluation.metric import Options, RowScores
 from tasks.evaluation.predictions import Prediction
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.evaluation.reporting import plots
 from tasks.evaluation.reporting.method_comparison import BASE
 from tasks.files import write_atomic
 
@@ -161,20 +162,17 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
     places = range(len(names))
     figure = Figure(figsize=(11, 1.4 + 0.5 * len(names)), layout="constrained")
     score, memory, time = figure.subplots(1, 3, sharey=True, width_ratios=[2, 1, 1])
-    values = [s["score"]["value"] for s in systems.values()]
-    reach = [
-        [max(0.0, s["score"]["value"] - s["score"]["low"]) for s in systems.values()],
-        [max(0.0, s["score"]["high"] - s["score"]["value"]) for s in systems.values()],
-    ]
-    colours = ["#9aa5b1" if name == BASE else "#2f6fb0" for name in names]
-    score.barh(places, values, xerr=reach, color=colours, capsize=3, height=0.6)
+    scores = [s["score"] for s in systems.values()]
+    colours = [plots.BASE_COLOUR if name == BASE else plots.TUNED_COLOUR for name in names]
+    bars = [interval["value"] for interval in scores]
+    score.barh(places, bars, xerr=plots.reach(scores, "value"), color=colours, capsize=3, height=0.6)
     for place, system in zip(places, systems.values(), strict=True):
         seeds = system["seeds"]["values"]
         if len(seeds) > 1:
             score.plot(seeds, [place] * len(seeds), "o", color="#d1495b", markersize=4)
     score.set_yticks(list(places), names)
     score.invert_yaxis()
-    score.set_xlim(0, 1.02)
+    plots.scale(score.set_xlim, scores)
     score.set_xlabel("score, 0-1, 95 % interval over rows; dots: seeds")
     memory.barh(places, [(s["training_memory_bytes"] or 0) / _MIB for s in systems.values()], color=colours, height=0.6)
     memory.set_xlabel("training memory, MiB")

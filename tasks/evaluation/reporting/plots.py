@@ -21,7 +21,7 @@ import numpy as np
 from tasks.evaluation import selection
 from tasks.evaluation.reporting import value_names
 
-_BASE, _TUNED, _CUT = "#9aa5b1", "#2f6fb0", "#c8553d"
+BASE_COLOUR, TUNED_COLOUR, _CUT = "#9aa5b1", "#2f6fb0", "#c8553d"
 #: Fonts with Chinese glyphs, as Linux distributions, Windows and macOS ship them; the first that is found is used.
 _CHINESE_FONTS = (
     "Noto Sans CJK SC",
@@ -134,7 +134,7 @@ def _tasks(report: Mapping[str, Any], labels: _Labels) -> Any:
         entries.append((f"{labels.of('task', task)}\n{primary}, n={facts['rows']}", values))
     figure, (axes,) = _panels([len(entries)])
     _bars(axes, entries)
-    _scale(axes.set_xlim, [interval for _, values in entries for interval in values.values()])
+    scale(axes.set_xlim, [interval for _, values in entries for interval in values.values()])
     axes.set_xlabel("value, 0-1, with 95 % interval")
     return _with_legend(figure, [axes])
 
@@ -146,10 +146,12 @@ def _checkpoints(chosen: Mapping[str, Any], labels: _Labels) -> Any:
         return None
     figure, axes = _figure(6.4, 4)
     steps, values = ([point[key] for point in points] for key in ("step", "score"))
-    axes.errorbar(steps, values, yerr=_reach(points, "score"), color=_TUNED, marker="o", capsize=3, label="checkpoint")
+    axes.errorbar(
+        steps, values, yerr=reach(points, "score"), color=TUNED_COLOUR, marker="o", capsize=3, label="checkpoint"
+    )
     best = next(point for point in points if point["step"] == chosen["step"])
     axes.plot(best["step"], best["score"], "o", markersize=13, fillstyle="none", color=_CUT, label="chosen")
-    _scale(axes.set_ylim, points)
+    scale(axes.set_ylim, points)
     if len(steps) <= _MOST_TICKS:
         axes.set_xticks(steps)
     axes.set_xlabel("optimiser step")
@@ -170,7 +172,7 @@ def _breakdown(report: Mapping[str, Any], labels: _Labels) -> Any:
     for axes, (title, entries) in zip(every, panels, strict=True):
         _bars(axes, entries)
         axes.set_title(title, loc="left", fontsize="medium")
-        _scale(axes.set_xlim, [interval for _, values in entries for interval in values.values()])
+        scale(axes.set_xlim, [interval for _, values in entries for interval in values.values()])
     every[-1].set_xlabel("value, with 95 % interval")
     return _with_legend(figure, every)
 
@@ -193,7 +195,7 @@ def _lengths(report: Mapping[str, Any], labels: _Labels) -> Any:
         return None
     figure, every = _grid(len(panels))
     for axes, (task, tokens, score, cut) in zip(every, panels, strict=True):
-        for mask, colour, name in ((~cut, _TUNED, "stopped"), (cut, _CUT, "cut at the limit")):
+        for mask, colour, name in ((~cut, TUNED_COLOUR, "stopped"), (cut, _CUT, "cut at the limit")):
             if mask.any():
                 axes.scatter(tokens[mask], score[mask], s=16, alpha=0.4, color=colour, linewidths=0, label=name)
         axes.plot(*_binned(tokens, score), color="black", marker="o", markersize=4, label="mean of like length")
@@ -258,13 +260,13 @@ def _direction(value: str) -> str:
 
 
 def _bars(axes: Any, entries: Sequence[Entry]) -> None:
-    for offset, system, colour in ((-0.2, "base", _BASE), (0.2, "tuned", _TUNED)):
+    for offset, system, colour in ((-0.2, "base", BASE_COLOUR), (0.2, "tuned", TUNED_COLOUR)):
         intervals = [values[system] for _, values in entries]
         axes.barh(
             [i + offset for i in range(len(entries))],
             [interval["value"] for interval in intervals],
             height=0.38,
-            xerr=_reach(intervals, "value"),
+            xerr=reach(intervals, "value"),
             label=system,
             color=colour,
             capsize=3,
@@ -273,7 +275,7 @@ def _bars(axes: Any, entries: Sequence[Entry]) -> None:
     axes.invert_yaxis()
 
 
-def _scale(set_limits: Callable[[float, float], Any], intervals: Sequence[Mapping[str, float]]) -> None:
+def scale(set_limits: Callable[[float, float], Any], intervals: Sequence[Mapping[str, float]]) -> None:
     """Show 0 to the first limit above every interval; as matplotlib chooses where a value is not on the scale 0-1."""
     highest = round(max(interval["high"] for interval in intervals), 9)
     limit = next((limit for limit in _LIMITS if highest <= limit), None)
@@ -281,7 +283,7 @@ def _scale(set_limits: Callable[[float, float], Any], intervals: Sequence[Mappin
         set_limits(-_MARGIN * limit, (1 + _MARGIN) * limit)
 
 
-def _reach(intervals: Sequence[Mapping[str, float]], key: str) -> list[list[float]]:
+def reach(intervals: Sequence[Mapping[str, float]], key: str) -> list[list[float]]:
     """How far the intervals reach below and above their values."""
     below = [max(0.0, i[key] - i["low"]) for i in intervals]
     return [below, [max(0.0, i["high"] - i[key]) for i in intervals]]

@@ -94,10 +94,10 @@ def test_axes_end_above_the_largest_interval(highest: float, limit: float) -> No
 
     interval = {"value": highest / 2, "low": 0, "high": highest}
     axes = matplotlib.figure.Figure().add_subplot()
-    report_plots._scale(axes.set_xlim, [{"value": 0, "low": 0, "high": 0}, interval])
+    report_plots.scale(axes.set_xlim, [{"value": 0, "low": 0, "high": 0}, interval])
     assert axes.get_xlim() == pytest.approx((-0.02 * limit, 1.02 * limit))
     axes.set_ylim(0, 7)
-    report_plots._scale(axes.set_ylim, [interval, {"value": 3, "low": 2, "high": 4}])  # a perplexity
+    report_plots.scale(axes.set_ylim, [interval, {"value": 3, "low": 2, "high": 4}])  # a perplexity
     assert axes.get_ylim() == (0, 7)
 
 
