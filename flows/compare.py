@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _OWN = "compare."
 #: What a method may have of its own; everything else must be the same for all.
 _FREE = ("method", "training.learning_rate", "training.seed", "model.quantization")
+#: Sections that hold what differs, which no run above those of the methods tells.
+_VARYING = ("method", "training")
 
 
 class CompareConfig(Section):
@@ -134,7 +136,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def run(comparison: Comparison) -> dict[str, Any]:
     """Train and evaluate what is missing, then compare; returns the JSON of ``output=json``."""
     execution = Execution(comparison.first)
-    made = execution.run(lambda: _compare(execution, comparison), name="compare")
+    made = execution.run(lambda: _compare(execution, comparison), name="compare", unused=_VARYING)
     return {**made.summary(), "mlflow": execution.tracker.how_to_open}
 
 
@@ -146,7 +148,7 @@ def _compare(execution: Execution, comparison: Comparison) -> MethodComparison:
     runs: list[Run] = []
     failed: dict[str, Exception] = {}
     with ExitStack() as stack:
-        base = execution.below(first, BASE, unused=("method", "training"), timed=False)
+        base = execution.below(first, BASE, unused=_VARYING, timed=False)
         systems = {BASE: stack.enter_context(base)}
         for (method, seed), config in comparison.pipelines.items():
             if method not in systems:

@@ -44,9 +44,13 @@ class Execution:
         self.seconds: dict[str, float] = {}
         self.tracker: Tracker = NoTracker()
 
-    def run(self, goal: Callable[[], T], *, name: str) -> T:
-        """Run ``goal``, which calls :meth:`stage`, as one tracked execution."""
-        self.tracker = _tracker(self.config, name)
+    def run(self, goal: Callable[[], T], *, name: str, unused: tuple[str, ...] = ()) -> T:
+        """Run ``goal``, which calls :meth:`stage`, as one tracked execution.
+
+        Args:
+            unused: sections of the configuration that play no part in it, which its run does not tell.
+        """
+        self.tracker = _tracker(self.config, name, unused)
         with self._closing(timed=True):
             return _as_flow(goal, name) if self.config.orchestrator == "prefect" else goal()
 
@@ -57,13 +61,12 @@ class Execution:
         """An execution within this one: its own results, its own tracked run below this one's.
 
         Args:
-            unused: sections of the configuration that play no part in it, which its run does not tell.
+            unused: as for :meth:`run`.
             timed: whether how long it was open says anything.
         """
         child = Execution(config)
         child._label = f"{name} "
-        settings = {section: value for section, value in _settings(config).items() if section not in unused}
-        child.tracker = self.tracker.below(name, settings)
+        child.tracker = self.tracker.below(name, _settings(config, unused))
         with child._closing(timed):
             yield child
 
@@ -126,7 +129,7 @@ class Execution:
         return self.tracker.register(model, self.config.serving.model_name, self.config.serving.alias, metrics)
 
 
-def _tracker(config: PipelineConfig, name: str) -> Tracker:
+def _tracker(config: PipelineConfig, name: str, unused: tuple[str, ...]) -> Tracker:
     if config.tracking.tracker == "none":
         return NoTracker()
     from tasks.tracking.mlflow_tracker import MlflowTracker
@@ -135,14 +138,14 @@ def _tracker(config: PipelineConfig, name: str) -> Tracker:
         config.tracking,
         config.paths.root.resolve(),
         experiment=config.experiment,
-        run_name=f"{name}-{config.method.name}-{config.model.name}",
-        settings=_settings(config),
+        run_name="-".join([name, *([] if "method" in unused else [config.method.name]), config.model.name]),
+        settings=_settings(config, unused),
     )
 
 
-def _settings(config: PipelineConfig) -> dict[str, Any]:
+def _settings(config: PipelineConfig, unused: tuple[str, ...]) -> dict[str, Any]:
     """What a tracked run says of its settings."""
-    return config.model_dump(mode="json") | {"versions": devices.versions()}
+    return config.model_dump(mode="json", exclude=set(unused)) | {"versions": devices.versions()}
 
 
 def _prefect() -> Any:

@@ -162,23 +162,34 @@ def _less_likely(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _all_alike(report: Mapping[str, Any]) -> Iterator[str]:
-    """Tasks' values of 0 or 1 that no resample moves, with what share of other rows they leave open.
+    values = {
+        f"The {label}": {task: facts["values"][system][facts["primary"]] for task, facts in report["tasks"].items()}
+        for system, label in _SYSTEMS.items()
+    }
+    yield from without_width(report["tasks"], values)
+
+
+def without_width(tasks: Mapping[str, Any], values: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Main values of 0 or 1 that no resample moves, with what share of other rows they leave open.
+
+    Args:
+        tasks: of each its number of groups and rows.
+        values: of each system, by its name in a sentence, each task's main value with its interval.
 
     Source: where none of n rows is an exception, the upper 95 % bound of their share is 1 - 0.05^(1/n); about 3/n, the
     rule of three (Hanley and Lippman-Hand, 1983).
     """
     alike: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for task, facts in report["tasks"].items():
+    for task, facts in tasks.items():
         n = facts["groups"]
         unit = "rows" if n == facts["rows"] else "documents"
-        for system in ("base", "tuned"):
-            interval = facts["values"][system][facts["primary"]]
-            value = round(interval["value"], 6)  # some official scores add 1e-8 to a divisor
-            if value in (0, 1) and interval["low"] == interval["high"]:
+        for system, intervals in values.items():
+            value = round(intervals[task]["value"], 6)  # some official scores add 1e-8 to a divisor
+            if value in (0, 1) and intervals[task]["low"] == intervals[task]["high"]:
                 alike[system, int(value)].append(f"{task} ({n} {unit}: up to {1 - 0.05 ** (1 / n):.1%})")
-    for (system, value), tasks in alike.items():
+    for (system, value), names in alike.items():
         yield (
-            f"The {_SYSTEMS[system]} scores {_ALIKE[value]} on every row of {', '.join(tasks)}. An interval without "
+            f"{system} scores {_ALIKE[value]} on every row of {', '.join(names)}. An interval without "
             f"width tells nothing about other rows: the share in brackets of them may score {_OTHERWISE[value]} (upper "
             "95 % bound, about 3/n). Evaluate more rows to know it better."
         )

@@ -5,15 +5,13 @@ A sentence names methods where their seeds are enough for that, else these train
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.evaluation import significance
-from tasks.evaluation.reporting.cautions import FEW_GROUPS
+from tasks.evaluation.reporting.cautions import FEW_GROUPS, without_width
 
 BASE = "base"
-_OTHERWISE = {0: "more", 1: "less"}
 
 #: (better, worse) -> whether it is said of the methods.
 Won = Mapping[tuple[str, str], bool]
@@ -85,7 +83,11 @@ def _seeds(content: Mapping[str, Any], methods: Sequence[str]) -> Iterator[str]:
 
 def cautions(content: Mapping[str, Any]) -> Iterator[str]:
     """What the intervals cannot tell, and where the rows are not what they should be."""
-    yield from _without_width(content)
+    values = {
+        name: {task: system["values"][task][facts["primary"]] for task, facts in content["tasks"].items()}
+        for name, system in content["systems"].items()
+    }
+    yield from without_width(content["tasks"], values)
     few = [f"{task} ({facts['groups']})" for task, facts in content["tasks"].items() if facts["groups"] < FEW_GROUPS]
     if few:
         yield (
@@ -96,26 +98,4 @@ def cautions(content: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"The data set has no test rows: these are the {content['split']} rows. Set data.test to rows that no "
             "choice rests on."
-        )
-
-
-def _without_width(content: Mapping[str, Any]) -> Iterator[str]:
-    """Systems whose value of a task is 0 or 1 on every row, with what share of other rows they leave open.
-
-    Source: where none of n rows is an exception, the upper 95 % bound of their share is 1 - 0.05^(1/n); about 3/n, the
-    rule of three (Hanley and Lippman-Hand, 1983).
-    """
-    alike: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for task, facts in content["tasks"].items():
-        n = facts["groups"]
-        unit = "rows" if n == facts["rows"] else "documents"
-        for name, system in content["systems"].items():
-            interval = system["values"][task][facts["primary"]]
-            value = round(interval["value"], 6)  # some official scores add 1e-8 to a divisor
-            if value in (0, 1) and interval["low"] == interval["high"]:
-                alike[name, int(value)].append(f"{task} ({n} {unit}: up to {1 - 0.05 ** (1 / n):.0%})")
-    for (name, value), tasks in alike.items():
-        yield (
-            f"{name} scores {value} on every row of {', '.join(tasks)}. Its interval without width tells nothing about "
-            f"other rows: the share in brackets of them may score {_OTHERWISE[value]} (upper 95 % bound, about 3/n)."
         )

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import EvalReport
 from tasks.evaluation import selection
 from tasks.evaluation.reporting import plots as report_plots
 from tasks.evaluation.reporting import tables as report_tables
 from tasks.evaluation.reporting.plots import Drawn
-from tasks.evaluation.reporting.tables import factor, shown, table, unit
+from tasks.evaluation.reporting.tables import shown, table
 from tasks.files import write_atomic
 
 _SHOWN_CHARACTERS = 600
@@ -26,18 +25,6 @@ def write(folder: Path, report: Mapping[str, Any]) -> None:
     """report.json, report.md and the plots."""
     write_atomic(folder / "report.json", json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False))
     write_atomic(folder / "report.md", markdown(report, report_plots.draw(report, folder)))
-
-
-def closing_rows(report: EvalReport) -> list[tuple[str, str, str]]:
-    """(what, base, tuned) for a flow's closing table: the headline first, then each task's primary value."""
-    content = json.loads((report.path / "report.json").read_text(encoding="utf-8"))
-    score = content["score"]
-    rows = [(f"{content['headline']} (mean of {_tasks(content)}, 0-1)", shown(score["base"]), shown(score["tuned"]))]
-    for task, facts in content["tasks"].items():
-        times = factor(facts, facts["primary"])
-        base, tuned = (shown(facts["values"][s][facts["primary"]], times) for s in ("base", "tuned"))
-        rows.append((f"{task} {facts['primary']}{unit(times)} (n={facts['rows']})", base, tuned))
-    return rows
 
 
 def _tasks(content: Mapping[str, Any]) -> str:

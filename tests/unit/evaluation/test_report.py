@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.artifacts import EvalReport
 from tasks.evaluation.predictions import Prediction
 from tasks.evaluation.reporting import report
 from tasks.evaluation.reporting import text as report_text
@@ -238,22 +237,3 @@ def test_real_answers_to_sixteen_tasks(shared: Path) -> None:
     assert all(facts["differences"]["base"]["verdict"] == "not separable" for facts in content["tasks"].values())
     assert content["differences"]["base"]["verdict"] == "better"
     assert json.loads(json.dumps(content, allow_nan=False)) == content
-
-
-def test_closing_rows_give_before_and_after(tmp_path: Path) -> None:
-    content = build(answers(0), answers(40))
-    report_text.write(tmp_path, content)
-    found = EvalReport(
-        path=tmp_path,
-        fingerprint="f",
-        headline="score",
-        chosen_step=7,
-        base=content["score"]["base"],
-        tuned=content["score"]["tuned"],
-        difference={key: content["differences"]["base"][key] for key in ("value", "low", "high")},
-        baselines={},
-        rows=content["rows"],
-    )
-    rows = report_text.closing_rows(found)
-    assert rows[0] == ("score (mean of 1 task, 0-1)", "0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
-    assert rows[1][0] == "CHIP-CTC macro_f1 (n=40)"
