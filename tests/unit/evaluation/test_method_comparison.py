@@ -282,7 +282,7 @@ def test_documents_are_what_counts(tmp_path: Path) -> None:
 
     content = build([Runs(tmp_path, base=documents(answers(0)))("lora", 1, documents(answers(30)))])
     assert content["tasks"]["三元组"] | {"rows": 60, "groups": 20} == content["tasks"]["三元组"]
-    assert any("(20 documents: up to 14%)" in line for line in content["cautions"])
+    assert any("(20 documents: up to 13.9%)" in line for line in content["cautions"])
     assert any("too narrow: 三元组 (20)" in line for line in content["cautions"])
 
 
