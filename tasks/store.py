@@ -106,6 +106,7 @@ class Store:
         work: Callable[[Path], Mapping[str, Any]],
         execution: Mapping[str, Any] | None = None,
         resumable: bool = False,
+        quiet: bool = False,
     ) -> A:
         """Return the artifact with this identity: reused if its files are there, else made by ``work``.
 
@@ -118,13 +119,15 @@ class Store:
             work: fills the folder that it is given and returns the record's facts. For ``resumable`` work the
                 folder holds what an interrupted attempt left; else it is empty.
             execution: how it runs; kept in the record, never part of the identity.
+            quiet: a by-product of a stage, which says itself what it does; logged at DEBUG only.
         """
+        level = logging.DEBUG if quiet else logging.INFO
         final, fingerprint, identity = self._place(kind, name, revision, config, inputs)
         final.parent.mkdir(parents=True, exist_ok=True)
         with self.lock(f"{kind.stage}-{fingerprint[:12]}"):
             found = self._reuse(kind, final, fingerprint)
             if found is not None:
-                log.info("%s: reused %s", kind.stage, self._shown(final))
+                log.log(level, "%s: reused %s", kind.stage, self._shown(final))
                 return found
             partial = final.with_name(final.name + ".partial")
             if partial.exists() and not resumable:
@@ -132,7 +135,7 @@ class Store:
             resumes = partial.exists()
             partial.mkdir(exist_ok=True)
             why = "resumes an interrupted attempt" if resumes else self._why(kind.stage, final, identity)
-            log.info("%s: starts (%s)", kind.stage, why)
+            log.log(level, "%s: starts (%s)", kind.stage, why)
             started = time.monotonic()
             facts = dict(work(partial))
             seconds = round(time.monotonic() - started, 3)
@@ -150,7 +153,7 @@ class Store:
             write_atomic(partial / RECORD, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False))
             partial.replace(final)
             sync_folder(final.parent)
-        log.info("%s: done in %.1f s -> %s", kind.stage, seconds, self._shown(final))
+        log.log(level, "%s: done in %.1f s -> %s", kind.stage, seconds, self._shown(final))
         return artifact
 
     def load(self, kind: type[A], folder: Path, *, hashes: bool = False) -> A:

@@ -284,7 +284,7 @@ class _Evaluation:
                 shutil.copyfile(folder / source, target / name)
             return {"rows": len(predictions.read(target / "predictions.jsonl"))}
 
-        self.store.publish(**kept, work=work)
+        self.store.publish(**kept, work=work, quiet=True)
 
     def _run_worker(self, folder: Path, systems: Sequence[dict[str, Any]], rows: Mapping[str, Path]) -> None:
         config = self.config
