@@ -144,8 +144,8 @@ def _malformed(tuned: Answers) -> Iterator[str]:
         if malformed > _MANY * lines:
             yield (
                 f"{task}: {malformed} of {lines} answered lines ({malformed / lines:.0%}) are not "
-                "head_relation_tail and count as nothing. Train longer; evaluation.constraint=triples gives every line the "
-                "form, which makes no wrong triple right."
+                "head_relation_tail and count as nothing. Train longer; evaluation.constraint=triples gives every "
+                "line the form, which makes no wrong triple right."
             )
 
 
