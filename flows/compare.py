@@ -74,24 +74,8 @@ def configure(name: str, overrides: Sequence[str]) -> Comparison:
         compare = parse_section(CompareConfig, cli.composed("compare", own, cli.CONF / "verbs"))
     except ConfigError as error:
         raise ConfigError([re.sub(r"^(override not understood: )?", rf"\1{_OWN}", p) for p in error.problems]) from None
-    fixed = {"method": "compare.methods", "training.seed": "compare.seeds"}
-    problems = [
-        f"{o}: {fixed[key]} decides it in a comparison; say {fixed[key]}=[...]"
-        for o in rest
-        if (key := o.partition("=")[0]) in fixed
-    ]
-    known = plugins.names("tasks.methods")
-    methods = [m for m in dict.fromkeys(compare.methods) if m != "base"]
-    named = {**dict.fromkeys(methods, "methods"), **dict.fromkeys(compare.learning_rates, "learning_rates")}
-    problems += [f"compare.{k}: {m}: unknown; {plugins.nearest(m, known)}" for m, k in named.items() if m not in known]
-    problems += [
-        f"compare.learning_rates: {m}: not among compare.methods={methods}"
-        for m in compare.learning_rates
-        if m in known and m not in methods
-    ]
-    if not methods:
-        problems.append(f"compare.methods={compare.methods}: names no method; known: {', '.join(known)}")
-    if problems:
+    methods = [m for m in dict.fromkeys(compare.methods) if m != BASE]
+    if problems := list(_misnamed(compare, methods, rest)):
         raise ConfigError(problems)
     pipelines = {
         (method, seed): parse(cli.composed(name, [*rest, *_choice(compare, method, seed)]))
@@ -101,6 +85,23 @@ def configure(name: str, overrides: Sequence[str]) -> Comparison:
     if problems := list(_unequal(pipelines)):
         raise ConfigError(problems)
     return Comparison(pipelines)
+
+
+def _misnamed(compare: CompareConfig, methods: Sequence[str], rest: Sequence[str]) -> Iterator[str]:
+    """Unknown methods, and keys of an experiment that the comparison decides."""
+    fixed = {"method": "compare.methods", "training.seed": "compare.seeds"}
+    for override in rest:
+        if (key := override.lstrip("+").partition("=")[0]) in fixed:
+            yield f"{override}: {fixed[key]} decides it in a comparison; say {fixed[key]}=[...]"
+    known = plugins.names("tasks.methods")
+    for key, names in (("methods", methods), ("learning_rates", compare.learning_rates)):
+        for name in names:
+            if name not in known:
+                yield f"compare.{key}: {name}: unknown; {plugins.nearest(name, known)}"
+            elif name not in methods:
+                yield f"compare.{key}: {name}: not among compare.methods={methods}"
+    if not methods:
+        yield f"compare.methods={compare.methods}: names no method; known: {', '.join(known)}"
 
 
 def _choice(compare: CompareConfig, method: str, seed: int) -> list[str]:
@@ -183,7 +184,6 @@ def _numbers(system: Mapping[str, Any]) -> dict[str, float]:
 
 def _run(pipeline: Pipeline, method: str, seed: int) -> Run:
     config = pipeline.config
-    _ = pipeline.plan
     return Run(
         method=method,
         seed=seed,
