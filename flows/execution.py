@@ -104,7 +104,7 @@ class Execution:
             options["store"] = self.store
 
         def tracked(*inputs: Any) -> T:
-            with self.tracker.stage(name) as span:
+            with _reporting_stops(self.config), self.tracker.stage(name) as span:
                 if "on_metrics" in takes:
                     options["on_metrics"] = span.curve
                 result = work(*inputs, **options)
@@ -160,6 +160,19 @@ def _prefect() -> Any:
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.task_engine", "prefect.flow_engine"):
         logging.getLogger(name).addFilter(_no_traceback)
     return prefect
+
+
+@contextmanager
+def _reporting_stops(config: PipelineConfig) -> Iterator[None]:
+    """Report a stop to Prefect in one try: Ctrl-C ends a temporary server too, which Prefect would ask for a minute."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        if config.orchestrator == "prefect":
+            from prefect.settings import get_current_settings
+
+            get_current_settings().client.max_retries = 0
+        raise
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:

@@ -174,6 +174,18 @@ def test_killed_flow_takes_its_trainer_along_and_goes_on_to_the_same_bytes(reada
     assert (Path(again["path"]) / name).read_bytes() == (Path(expected["path"]) / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_with_75_though_it_ends_prefects_temporary_server_too(readable_base: Path, tmp_path: Path) -> None:
+    arguments = [*overrides(readable_base, tmp_path), "training.max_steps=100000", "orchestrator=prefect"]
+    with (tmp_path / "log").open("wb") as log:
+        flow = subprocess.Popen(command("train", *arguments), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        wait_until(lambda: any(tmp_path.glob("train/*.partial/state/step-*/MANIFEST.json")))
+        os.killpg(flow.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        code = flow.wait(timeout=45)
+    assert code == 75, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
+    assert processes_below(tmp_path) == []
+
+
 @pytest.mark.parametrize("orchestrator", ["none", pytest.param("prefect", marks=pytest.mark.slow)])
 def test_sigterm_saves_the_state_and_exits_with_75(orchestrator: str, readable_base: Path, tmp_path: Path) -> None:
     arguments = [*overrides(readable_base, tmp_path), "training.max_steps=100000", f"orchestrator={orchestrator}"]
