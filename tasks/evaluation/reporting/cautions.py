@@ -45,7 +45,7 @@ def find(report: Mapping[str, Any], tuned: Answers, worker_facts: Mapping[str, A
     yield from _less_likely(report)
     yield from _unmeasured(report)
     yield from _all_alike(report)
-    yield from _rows(report)
+    yield from about_rows(report)
 
 
 def _unchanged(report: Mapping[str, Any], worker_facts: Mapping[str, Any]) -> Iterator[str]:
@@ -196,16 +196,17 @@ def without_width(tasks: Mapping[str, Any], values: Mapping[str, Mapping[str, An
         )
 
 
-def _rows(report: Mapping[str, Any]) -> Iterator[str]:
-    few = [f"{task} ({facts['groups']})" for task, facts in report["tasks"].items() if facts["groups"] < FEW_GROUPS]
+def about_rows(content: Mapping[str, Any]) -> Iterator[str]:
+    """Too few rows, or rows of another split than the test; of a report's or a comparison's content."""
+    few = [f"{task} ({facts['groups']})" for task, facts in content["tasks"].items() if facts["groups"] < FEW_GROUPS]
     if few:
         yield (
             f"Under {FEW_GROUPS} rows or documents, where a bootstrap interval is too narrow: {', '.join(few)}. Read "
             "the p-value rather than the interval, and evaluate more rows (evaluation.test_rows, data.test)."
         )
-    if report["split"] != "test":
+    if content["split"] != "test":
         yield (
-            f"The data set has no test rows: these are the {report['split']} rows. Set data.test to rows that nothing "
+            f"The data set has no test rows: these are the {content['split']} rows. Set data.test to rows that nothing "
             "was chosen on."
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.evaluation import significance
-from tasks.evaluation.reporting.cautions import FEW_GROUPS, without_width
+from tasks.evaluation.reporting.cautions import about_rows, without_width
 
 BASE = "base"
 
@@ -88,14 +88,4 @@ def cautions(content: Mapping[str, Any]) -> Iterator[str]:
         for name, system in content["systems"].items()
     }
     yield from without_width(content["tasks"], values)
-    few = [f"{task} ({facts['groups']})" for task, facts in content["tasks"].items() if facts["groups"] < FEW_GROUPS]
-    if few:
-        yield (
-            f"Under {FEW_GROUPS} rows or documents, where a bootstrap interval is too narrow: {', '.join(few)}. Read "
-            "the p-values rather than the intervals, and compare on more rows (evaluation.test_rows, data.test)."
-        )
-    if content["split"] != "test":
-        yield (
-            f"The data set has no test rows: these are the {content['split']} rows. Set data.test to rows that no "
-            "choice rests on."
-        )
+    yield from about_rows(content)
